@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* One sandbox VM: a confined QEMU process, its QMP connection and its tap.
+ *
+ * sd-event driven, one thread, nothing here blocks for long. The VM always starts paused (-S);
+ * whoever owns the guest calls vm_cont(). QEMU outlives the shim: vm_close() only lets go of it,
+ * vm_attach() finds it again.
+ *
+ * Every operation that returned 0 calls its handler exactly once, later, never from inside the
+ * call; one that returned negative never calls it. In the handler:
+ *   0            done
+ *   -EREMOTEIO   QEMU is alive and refused; `error` says why. The guest is as it was
+ *   -ENOTCONN    QEMU, or our connection to it, is gone: whether it was done is unknown
+ *   -ETIMEDOUT   no answer in time: unknown too
+ *   -ECANCELED   vm_close()
+ *   others       we could not even ask (-ENOMEM, tap or file errors)
+ * Results that a handler gets are borrowed. A handler may call anything here, vm_close() too. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "vm/vm-config.h"
+
+#define VM_ABSENT UINT64_MAX /* QEMU did not tell */
+
+typedef struct vm vm;
+
+typedef enum vm_mode {
+        VM_MODE_NORMAL,   /* boots when vm_cont() is called */
+        VM_MODE_INCOMING, /* waits for vm_migrate_in() */
+        _VM_MODE_MAX,
+} vm_mode;
+
+/* QAPI MigrationStatus of 7.2 and 10.0. */
+typedef enum vm_migration_status {
+        VM_MIGRATION_NONE, /* no migration since QEMU started */
+        VM_MIGRATION_SETUP,
+        VM_MIGRATION_CANCELLING,
+        VM_MIGRATION_CANCELLED,
+        VM_MIGRATION_ACTIVE,
+        VM_MIGRATION_POSTCOPY_ACTIVE,
+        VM_MIGRATION_POSTCOPY_PAUSED,
+        VM_MIGRATION_POSTCOPY_RECOVER_SETUP,
+        VM_MIGRATION_POSTCOPY_RECOVER,
+        VM_MIGRATION_COMPLETED,
+        VM_MIGRATION_FAILED,
+        VM_MIGRATION_COLO,
+        VM_MIGRATION_PRE_SWITCHOVER,
+        VM_MIGRATION_DEVICE,
+        VM_MIGRATION_WAIT_UNPLUG,
+        VM_MIGRATION_UNKNOWN, /* a status of a later QEMU */
+        _VM_MIGRATION_STATUS_MAX,
+} vm_migration_status;
+
+typedef struct vm_status {
+        bool running;
+        const char *state; /* QAPI RunState: "running", "paused", "prelaunch", "inmigrate",
+                            * "postmigrate", "finish-migrate", "shutdown", "internal-error"... */
+} vm_status;
+
+/* query-migrate, fields by presence: absent numbers are VM_ABSENT, absent texts NULL. */
+typedef struct vm_migration_info {
+        vm_migration_status status;
+        uint64_t ram_total, ram_transferred, ram_remaining; /* bytes */
+        uint64_t page_size;
+        uint64_t dirty_bytes_per_second; /* dirty-pages-rate * page_size */
+        uint64_t bytes_per_second;       /* from "mbps" */
+        uint64_t dirty_sync_count;
+        uint64_t total_msec, setup_msec, downtime_msec, expected_downtime_msec;
+        uint64_t throttle_percentage; /* QEMU's own auto-converge */
+        const char *error_description;
+        const char *const *blocked_reasons; /* why this VM cannot migrate now */
+        size_t n_blocked_reasons;
+} vm_migration_info;
+
+/* What a destination must match. */
+typedef struct vm_facts {
+        const char *qemu_version; /* "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)" */
+        const char *machine;      /* as QEMU resolved it, "pc-q35-7.2" */
+        const char *cpu_model;    /* "Nehalem-v1" */
+        const char *accelerator;  /* "tcg" or "kvm" */
+        uint64_t memory_bytes;
+        uint32_t vcpus;
+        uint32_t page_size;
+        const char *const *devices; /* "id type@address", sorted by id */
+        size_t n_devices;
+} vm_facts;
+
+/* All may be NULL. usec: CLOCK_MONOTONIC when the event arrived here. */
+typedef struct vm_handlers {
+        void (*on_stop)(vm *vm, uint64_t usec, void *userdata);
+        void (*on_resume)(vm *vm, uint64_t usec, void *userdata);
+        /* reason: QAPI ShutdownCause ("guest-shutdown", "host-qmp-quit"...); on_exit follows */
+        void (*on_shutdown)(vm *vm, bool guest, const char *reason, void *userdata);
+        void (*on_reset)(vm *vm, bool guest, void *userdata);
+        void (*on_migration)(vm *vm, vm_migration_status status, uint64_t usec, void *userdata);
+        void (*on_migration_pass)(vm *vm, uint64_t pass, uint64_t usec, void *userdata);
+        /* QMP is lost and QEMU still lives two seconds later. Operations fail with -ENOTCONN;
+         * vm_kill() works, or vm_close() and vm_attach() anew. */
+        void (*on_lost)(vm *vm, const char *reason, void *userdata);
+        /* QEMU ended, once, last of all; pending operations were completed before. `reason` is
+         * for people: how it ended and the last lines of its log. Also after vm_quit/vm_kill, and
+         * not before on_ready was called. */
+        void (*on_exit)(vm *vm, const char *reason, void *userdata);
+} vm_handlers;
+
+typedef struct vm_options {
+        const vm_config *config; /* copied */
+        const char *state_dir;   /* absolute; exists; paths in it must fit a unix socket address */
+        vm_mode mode;
+        const char *bridge;      /* overrides config's; NULL = config's; "" = none */
+        const char *probe_cache; /* file for vm-probe.h's result; NULL = probe each time */
+        /* Who QEMU runs as, when we are root. 0 = a uid of ferry's range for this state_dir
+         * (docs/vm-config.md). Not root: QEMU runs as we do. */
+        uid_t uid;
+        gid_t gid;
+} vm_options;
+
+typedef void (*vm_done)(vm *vm, int r, const ferry_error *error, void *userdata);
+typedef void (*vm_status_done)(vm *vm, int r, const ferry_error *error, const vm_status *status,
+                               void *userdata);
+typedef void (*vm_migration_info_done)(vm *vm, int r, const ferry_error *error,
+                                       const vm_migration_info *info, void *userdata);
+typedef void (*vm_facts_done)(vm *vm, int r, const ferry_error *error, const vm_facts *facts,
+                              void *userdata);
+
+/* Starts QEMU: probes the accelerator if need be, makes memory, tap and sockets, spawns, connects
+ * QMP, sets capabilities (events, return-path, late-block-activate) and parameters
+ * (announce-rounds 0). `on_ready` is called with 0 once the VM is paused and takes orders (then
+ * qemu.json is written), else with the error, and QEMU is gone or killed. Either way the caller
+ * still owns `*ret` until vm_close(). `handlers` is copied.
+ * Negative: nothing was started, `*ret` untouched. */
+int vm_start(sd_event *event, const vm_options *options, const vm_handlers *handlers,
+             vm_done on_ready, void *userdata, vm **ret, ferry_error *reterr);
+
+/* Finds the QEMU of state_dir again (options->mode is ignored: qemu.json has it). -ESRCH: there is
+ * none alive (never was, ended, or the host was rebooted). Otherwise as vm_start(); a failure in
+ * `on_ready` leaves QEMU alone. */
+int vm_attach(sd_event *event, const vm_options *options, const vm_handlers *handlers,
+              vm_done on_ready, void *userdata, vm **ret, ferry_error *reterr);
+
+/* Lets go: QEMU runs on. Pending operations get -ECANCELED; no handler runs after return. Legal
+ * from any handler. Returns NULL. */
+vm *vm_close(vm *vm);
+
+bool vm_is_alive(const vm *vm);
+pid_t vm_get_pid(const vm *vm); /* 0 before it is spawned */
+/* What runs: accelerator and cpu resolved once on_ready was called with 0. */
+const vm_config *vm_get_config(const vm *vm);
+vm_mode vm_get_mode(const vm *vm);
+/* The guest's memory, to hash it while nobody runs; borrowed, -EBADF when not at hand. */
+int vm_get_memory_fd(const vm *vm);
+/* The tap's name, NULL without a network. */
+const char *vm_get_tap(const vm *vm);
+
+/* Puts the tap on the bridge (if both exist) and lets the guest run: one ioctl, one QMP command.
+ * When QEMU refuses the tap is taken off again. On an already running guest: a success. */
+int vm_cont(vm *vm, vm_done done, void *userdata);
+/* Pauses the guest; the tap stays where it is. */
+int vm_stop(vm *vm, vm_done done, void *userdata);
+/* Takes the tap off its bridge; no QMP. 0 when it is on none, or there is no tap. */
+int vm_tap_detach(vm *vm, ferry_error *reterr);
+/* Sends the guest's address to the network (QEMU's RARPs) `rounds` times. */
+int vm_announce_self(vm *vm, unsigned rounds, vm_done done, void *userdata);
+
+/* Asks QEMU to quit, SIGKILL after `grace_usec`, or at once when QMP is dead. `done` gets 0 once
+ * the process has ended, just before on_exit. */
+int vm_quit(vm *vm, uint64_t grace_usec, vm_done done, void *userdata);
+/* SIGKILL now; on_exit follows. 0 too when it has ended. */
+int vm_kill(vm *vm);
+
+int vm_query_status(vm *vm, vm_status_done done, void *userdata);
+int vm_query_facts(vm *vm, vm_facts_done done, void *userdata);
+
+typedef struct vm_migrate_options {
+        bool pause_before_switchover;
+        bool auto_converge;            /* QEMU's throttle, the fallback of ours */
+        uint64_t downtime_limit_msec;  /* 0..2000000 */
+        uint64_t max_bytes_per_second; /* 0 = as fast as it goes */
+        unsigned throttle_initial;     /* percent, with auto_converge; 0 = QEMU's default */
+        unsigned throttle_increment;
+} vm_migrate_options;
+
+/* Gives QEMU the connected socket and starts. `done`: QEMU has accepted; how it goes comes by
+ * on_migration. `fd_consume` is taken on every path: keep a dup for the handover. */
+int vm_migrate_out(vm *vm, int fd_consume, const vm_migrate_options *options, vm_done done,
+                   void *userdata);
+int vm_migrate_in(vm *vm, int fd_consume, vm_done done, void *userdata);
+/* Out of pre-switchover (pause_before_switchover). */
+int vm_migrate_continue(vm *vm, vm_done done, void *userdata);
+/* `done`: the order was taken. on_migration(CANCELLED) says that it is over. A source that was
+ * already stopped runs again by itself: QEMU does that, with a RESUME event. */
+int vm_migrate_cancel(vm *vm, vm_done done, void *userdata);
+int vm_set_downtime_limit(vm *vm, uint64_t msec, vm_done done, void *userdata);
+int vm_set_max_bandwidth(vm *vm, uint64_t bytes_per_second, vm_done done, void *userdata);
+int vm_query_migrate(vm *vm, vm_migration_info_done done, void *userdata);
+
+const char *vm_migration_status_to_string(vm_migration_status status);
+
+DEFINE_CLEANUP(vm *, vm_close)
