@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define _cleanup_(fn) __attribute__((cleanup(fn)))
+#define _cleanup_(fn)       __attribute__((cleanup(fn)))
 #define _printf_(fmt, args) __attribute__((format(printf, fmt, args)))
-#define _pure_ __attribute__((pure))
+#define _pure_              __attribute__((pure))
 
 #define TAKE_PTR(p)                                                                                \
         __extension__({                                                                            \

@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-static char *format_text(const char *format, va_list ap) {
+static _printf_(1, 0) char *format_text(const char *format, va_list ap) {
         char *text = NULL;
 
         if (vasprintf(&text, format, ap) < 0)
