@@ -11,13 +11,15 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/fd.h"
 
 static void test_error_keeps_the_code_and_gains_context(void **state) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
-        assert_int_equal(ferry_error_set(&error, FERRY_NOT_FOUND, -ENOENT, "no disk %d", 3), -ENOENT);
+        assert_int_equal(ferry_error_set(&error, FERRY_NOT_FOUND, -ENOENT, "no disk %d", 3),
+                         -ENOENT);
         assert_int_equal(ferry_error_prefix(&error, -ENOENT, "import"), -ENOENT);
         assert_string_equal(ferry_error_message(&error), "import: no disk 3");
         assert_int_equal(error.code, FERRY_NOT_FOUND);
@@ -122,6 +124,23 @@ static void test_unix_listen_replaces_only_a_dead_socket(void **state) {
         assert_int_equal(rmdir(folder), 0);
 }
 
+static void test_digests_are_the_published_ones(void **state) {
+        uint8_t digest[DIGEST_SIZE], other[DIGEST_SIZE], key[DIGEST_SIZE] = { 1 };
+        char text[2 * DIGEST_SIZE + 1];
+
+        digest_sha256("abc", 3, digest); /* FIPS 180-2, appendix B.1 */
+        hex_encode(digest, sizeof(digest), text);
+        assert_string_equal(text,
+                            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_int_equal(hex_decode(text, 64, other, DIGEST_SIZE), 0);
+        assert_true(digest_equal(digest, other));
+        assert_int_equal(hex_decode(text, 63, other, DIGEST_SIZE), -EINVAL);
+        assert_int_equal(hex_decode("zz", 2, other, 1), -EINVAL);
+        digest_hmac(key, &(digest_part){ "ab", 2 }, 1, digest);
+        digest_hmac(key, (digest_part[]){ { "a", 1 }, { "b", 1 } }, 2, other);
+        assert_false(digest_equal(digest, other));
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_error_keeps_the_code_and_gains_context),
@@ -129,6 +148,7 @@ int main(void) {
                 cmocka_unit_test(test_error_moves),
                 cmocka_unit_test(test_file_replace_and_read),
                 cmocka_unit_test(test_fds_travel),
+                cmocka_unit_test(test_digests_are_the_published_ones),
                 cmocka_unit_test(test_unix_listen_replaces_only_a_dead_socket),
         };
 

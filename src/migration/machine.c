@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * source       IDLE > EXPORTING > EXPORTED > SOCKET_WAITING|SOCKET_READY > GREETING > COPYING
+ *              > OFFERED > READY > HANDED > DONE > GIVEN_UP
+ *              every state before HANDED > CANCELLING|RESUMING|RECOVERING >
+ * CANCELLED|RESUMED|FAILED destination  IDLE > IMPORTED > PREPARING > PREPARED >
+ * SOCKET_WAITING|SOCKET_READY > GREETING > LOADING > LOADED > READY > (WANTED) > OWNER > RUNNING >
+ * FINALIZED every state before OWNER > CANCELLING|STOPPING|FAILING > CANCELLED|STOPPED|FAILED
+ *              LOADED|READY|WANTED and the link breaks > UNDECIDED
+ *
+ * The handover's rows were checked as a model: at most one side runs the guest, and from every
+ * state one side can be made to. The order inside an action is as its comment in machine.h says.
+ */
+#include "migration/machine.h"
+
+#include "base/cleanup.h"
+
+#define GO_(v, s, a)                                                                               \
+        { .verdict = MIG_##v, .next = MIG_##s, .action = MIG_ACT_##a }
+#define TO(s, a)      GO_(OK, s, a)
+#define START(s, a)   GO_(START, s, a)
+#define STAY(self, a) GO_(OK, self, a)
+#define IS(v)                                                                                      \
+        { .verdict = MIG_##v, .next = _MIG_STATE_MAX }
+#define RPC(x) [MIG_RPC_##x]
+#define EV(x)  [MIG_EV_##x]
+
+/* Cells that whole groups of states share. */
+#define IN_SESSION     RPC(NOTIFICATIONS) = IS(NOP)
+#define SOURCE_OPEN    IN_SESSION, EV(QEMU_GONE) = TO(S_FAILED, FAIL)
+#define SETTLED_SOURCE IN_SESSION, RPC(CLEANUP) = TO(IDLE, FORGET)
+#define DISCARDED_COPY IN_SESSION, RPC(CLEANUP) = TO(IDLE, FORGET)
+#define DISCARD_ON_CALL                                                                            \
+        RPC(CANCEL) = START(D_CANCELLING, DISCARD), RPC(CLEANUP) = START(D_CANCELLING, DISCARD)
+#define ROLLING_BACK                                                                               \
+        IN_SESSION, EV(ROLLBACK_FAILED) = TO(S_FAILED, FAIL), EV(QEMU_GONE) = TO(S_FAILED, FAIL)
+
+static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
+        [MIG_IDLE] = {
+                RPC(EXPORT) = START(S_EXPORTING, EXPORT),
+                RPC(IMPORT) = TO(D_IMPORTED, NONE),
+                RPC(PREPARE) = IS(NO_SESSION),
+                RPC(SOCKET) = IS(NO_SESSION),
+                RPC(TRANSFER) = IS(NO_SESSION),
+                RPC(STOP) = IS(NO_SESSION),
+                RPC(STOP_FORCE) = IS(NO_SESSION),
+                RPC(RESUME) = IS(NO_SESSION),
+                RPC(CANCEL) = IS(NO_SESSION),
+                RPC(CLEANUP) = IS(NOP),
+                RPC(NOTIFICATIONS) = IS(NO_SESSION),
+        },
+
+        /* ---- source ---- */
+        [MIG_S_EXPORTING] = {
+                IN_SESSION,
+                RPC(EXPORT) = IS(WAIT),
+                EV(EXPORTED) = TO(S_EXPORTED, NONE),
+                EV(EXPORT_FAILED) = TO(IDLE, FORGET),
+                EV(QEMU_GONE) = TO(IDLE, FORGET),
+        },
+        [MIG_S_EXPORTED] = {
+                SOURCE_OPEN,
+                RPC(SOCKET) = TO(S_SOCKET_READY, ADOPT),
+                RPC(TRANSFER) = TO(S_SOCKET_WAITING, WAIT_SOCKET),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
+        },
+        [MIG_S_SOCKET_WAITING] = {
+                SOURCE_OPEN,
+                RPC(SOCKET) = TO(S_GREETING, GREET),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
+                EV(SOCKET_TIMEOUT) = TO(S_RECOVERING, ROLL_BACK),
+        },
+        [MIG_S_SOCKET_READY] = {
+                SOURCE_OPEN,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = TO(S_GREETING, GREET),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
+        },
+        [MIG_S_GREETING] = {
+                SOURCE_OPEN,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                EV(GREETED) = TO(S_COPYING, START_COPY),
+                EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),
+                EV(LINK_LOST) = TO(S_RECOVERING, ROLL_BACK),
+        },
+        [MIG_S_COPYING] = {
+                SOURCE_OPEN,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                EV(COMPLETED) = TO(S_OFFERED, OFFER),
+                EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),
+        },
+        [MIG_S_OFFERED] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(WAIT), /* handover is due; READY may be under way */
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                EV(READY) = TO(S_READY, MARK_READY),
+                EV(WANT) = STAY(S_OFFERED, SAY_REFUSED),
+                EV(DECLINED) = TO(S_RECOVERING, ROLL_BACK),
+                EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),
+                EV(LINK_LOST) = TO(S_RECOVERING, ROLL_BACK),
+                EV(WAIT_TIMEOUT) = TO(S_RECOVERING, ROLL_BACK),
+                EV(QEMU_GONE) = TO(S_SPENT, NONE),
+        },
+        [MIG_S_READY] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = START(S_HANDED, HAND_OVER),
+                RPC(STOP_FORCE) = START(S_HANDED, HAND_OVER),
+                RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
+                EV(DUE) = TO(S_HANDED, HAND_OVER),
+                EV(WANT) = TO(S_HANDED, HAND_OVER),
+                EV(DECLINED) = TO(S_RECOVERING, ROLL_BACK),
+                EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),
+                EV(LINK_LOST) = TO(S_RECOVERING, ROLL_BACK),
+                EV(WAIT_TIMEOUT) = TO(S_RECOVERING, ROLL_BACK),
+                EV(QEMU_GONE) = TO(S_SPENT, NONE),
+        },
+        [MIG_S_SPENT] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = START(S_HANDED, HAND_OVER),
+                RPC(STOP_FORCE) = START(S_HANDED, HAND_OVER),
+                EV(DUE) = TO(S_HANDED, HAND_OVER),
+                EV(WANT) = TO(S_HANDED, HAND_OVER),
+                EV(DECLINED) = TO(S_FAILED, FAIL), /* both copies are gone */
+                EV(RECORD_DECLINED) = TO(S_FAILED, FAIL),
+        },
+        [MIG_S_HANDED] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(WAIT),
+                RPC(STOP_FORCE) = IS(WAIT),
+                EV(WANT) = STAY(S_HANDED, SAY_GO),
+                EV(RUNNING) = TO(S_DONE, RELEASE),
+                EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
+                EV(DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(RECORD_DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                /* GO was not sent: it waits for the line */
+                EV(JOURNAL_FAILED) = TO(S_RECOVERING, TAKE_BACK),
+        },
+        [MIG_S_DONE] = {
+                SETTLED_SOURCE,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = TO(S_GIVEN_UP, SETTLE),
+                RPC(STOP_FORCE) = TO(S_GIVEN_UP, SETTLE),
+        },
+        [MIG_S_GIVEN_UP] = {
+                SETTLED_SOURCE,
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+        },
+        [MIG_S_CANCELLING] = {
+                ROLLING_BACK,
+                RPC(CANCEL) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(RAN_AGAIN) = TO(S_CANCELLED, NONE),
+        },
+        [MIG_S_RESUMING] = {
+                ROLLING_BACK,
+                RPC(RESUME) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(RAN_AGAIN) = TO(S_RESUMED, NONE),
+        },
+        [MIG_S_RECOVERING] = {
+                ROLLING_BACK,
+                RPC(RESUME) = IS(WAIT),
+                RPC(CANCEL) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(RAN_AGAIN) = TO(S_FAILED, NONE),
+        },
+        [MIG_S_CANCELLED] = {
+                SETTLED_SOURCE,
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = TO(S_KILLED, KILL),
+                RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
+                RPC(CANCEL) = IS(NOP),
+        },
+        [MIG_S_FAILED] = {
+                /* the rollback itself may be what failed: every way out tries it again */
+                IN_SESSION,
+                RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = TO(S_KILLED, KILL),
+                RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
+                RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+        },
+        [MIG_S_RESUMED] = {
+                SETTLED_SOURCE,
+                RPC(RESUME) = IS(NOP),
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = TO(S_KILLED, KILL),
+        },
+        [MIG_S_KILLED] = {
+                SETTLED_SOURCE,
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+        },
+
+        /* ---- destination ---- */
+        [MIG_D_IMPORTED] = {
+                IN_SESSION,
+                RPC(PREPARE) = START(D_PREPARING, START_QEMU),
+                RPC(CANCEL) = START(D_CANCELLING, DISCARD),
+                RPC(CLEANUP) = TO(IDLE, FORGET),
+        },
+        [MIG_D_PREPARING] = {
+                IN_SESSION,
+                DISCARD_ON_CALL,
+                RPC(PREPARE) = IS(WAIT),
+                EV(PREPARED) = TO(D_PREPARED, NONE),
+                EV(PREPARE_FAILED) = TO(D_IMPORTED, NONE),
+        },
+        [MIG_D_PREPARED] = {
+                IN_SESSION,
+                DISCARD_ON_CALL,
+                RPC(SOCKET) = TO(D_SOCKET_READY, ADOPT),
+                RPC(TRANSFER) = TO(D_SOCKET_WAITING, WAIT_SOCKET),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_SOCKET_WAITING] = {
+                IN_SESSION,
+                DISCARD_ON_CALL,
+                RPC(SOCKET) = TO(D_GREETING, GREET),
+                RPC(TRANSFER) = IS(NOP),
+                EV(SOCKET_TIMEOUT) = TO(D_FAILING, DISCARD),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_SOCKET_READY] = {
+                IN_SESSION,
+                DISCARD_ON_CALL,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = TO(D_GREETING, GREET),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_GREETING] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(CANCEL) = START(D_CANCELLING, DISCARD),
+                EV(GREETED) = TO(D_LOADING, START_LOAD),
+                EV(TRANSFER_FAILED) = TO(D_FAILING, DISCARD),
+                EV(LINK_LOST) = TO(D_FAILING, DISCARD),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_LOADING] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(CANCEL) = START(D_CANCELLING, DISCARD),
+                EV(LOADED) = TO(D_LOADED, LISTEN),
+                EV(TRANSFER_FAILED) = TO(D_FAILING, DISCARD),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_LOADED] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(CANCEL) = START(D_CANCELLING, DISCARD),
+                EV(OFFER) = TO(D_READY, SAY_READY),
+                EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(LINK_LOST) = TO(D_UNDECIDED, NONE),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_READY] = {
+                IN_SESSION,
+                DISCARD_ON_CALL,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = START(D_STOPPING, DISCARD),
+                RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
+                RPC(RESUME) = START(D_WANTED, SAY_WANT),
+                EV(GO) = TO(D_OWNER, TAKE_OVER),
+                EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(LINK_LOST) = TO(D_UNDECIDED, NONE),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_WANTED] = {
+                IN_SESSION,
+                DISCARD_ON_CALL,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = START(D_STOPPING, DISCARD),
+                RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
+                RPC(RESUME) = IS(WAIT),
+                EV(GO) = TO(D_OWNER, TAKE_OVER),
+                EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(LINK_LOST) = TO(D_UNDECIDED, NONE),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_OWNER] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(RESUME) = IS(WAIT),
+                EV(CONTINUED) = TO(D_RUNNING, CONFIRM),
+                EV(CONT_REFUSED) = TO(D_FAILING, DISCARD),
+                EV(QEMU_GONE) = TO(D_LOST, SAY_LOST),
+                /* `cont` was not sent: it waits for the line */
+                EV(JOURNAL_FAILED) = TO(D_UNDECIDED, NONE),
+        },
+        [MIG_D_RUNNING] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = TO(D_KILLED, KILL),
+                RPC(RESUME) = TO(D_FINALIZED, SETTLE),
+                RPC(CLEANUP) = TO(IDLE, FORGET),
+                EV(GO) = STAY(D_RUNNING, SAY_RUNNING),
+        },
+        [MIG_D_FINALIZED] = {
+                IN_SESSION,
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = TO(D_KILLED, KILL),
+                RPC(RESUME) = IS(NOP),
+                RPC(CLEANUP) = TO(IDLE, FORGET),
+                EV(GO) = STAY(D_FINALIZED, SAY_RUNNING),
+        },
+        [MIG_D_UNDECIDED] = {
+                IN_SESSION,
+                DISCARD_ON_CALL,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = START(D_STOPPING, DISCARD),
+                RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
+                EV(RECORD_HANDED) = TO(D_OWNER, TAKE_OVER),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_CANCELLING] = {
+                IN_SESSION,
+                RPC(CANCEL) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(DISCARDED) = TO(D_CANCELLED, SAY_DECLINED),
+        },
+        [MIG_D_STOPPING] = {
+                IN_SESSION,
+                RPC(STOP) = IS(WAIT),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(DISCARDED) = TO(D_STOPPED, SAY_DECLINED),
+        },
+        [MIG_D_FAILING] = {
+                IN_SESSION,
+                RPC(STOP) = IS(WAIT),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(CANCEL) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(DISCARDED) = TO(D_FAILED, SAY_DECLINED),
+        },
+        [MIG_D_CANCELLED] = {
+                DISCARDED_COPY,
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+                RPC(CANCEL) = IS(NOP),
+                EV(GO) = STAY(D_CANCELLED, SAY_DECLINED),
+        },
+        [MIG_D_STOPPED] = {
+                DISCARDED_COPY,
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+                EV(GO) = STAY(D_STOPPED, SAY_DECLINED),
+        },
+        [MIG_D_FAILED] = {
+                DISCARDED_COPY,
+                RPC(STOP) = TO(D_STOPPED, NONE),
+                RPC(STOP_FORCE) = TO(D_STOPPED, NONE),
+                RPC(CANCEL) = TO(D_CANCELLED, NONE),
+                EV(GO) = STAY(D_FAILED, SAY_DECLINED),
+        },
+        [MIG_D_LOST] = {
+                IN_SESSION,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP_FORCE) = TO(D_KILLED, KILL),
+                EV(GO) = STAY(D_LOST, SAY_LOST),
+        },
+        [MIG_D_KILLED] = {
+                IN_SESSION,
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+                RPC(CLEANUP) = TO(IDLE, FORGET),
+        },
+};
+
+#define S_(x, wire_, owner_)                                                                       \
+        [MIG_S_##x] = { .name = "S_" #x,                                                           \
+                        .wire = wire_,                                                             \
+                        .side = MIG_SIDE_SOURCE,                                                   \
+                        .owner = MIG_OWNER_##owner_ }
+#define D_(x, wire_, owner_)                                                                       \
+        [MIG_D_##x] = { .name = "D_" #x,                                                           \
+                        .wire = wire_,                                                             \
+                        .side = MIG_SIDE_DESTINATION,                                              \
+                        .owner = MIG_OWNER_##owner_ }
+
+static const mig_state_info infos[_MIG_STATE_MAX] = {
+        [MIG_IDLE] = { .name = "IDLE",
+                       .wire = "Idle",
+                       .side = MIG_SIDE_NONE,
+                       .owner = MIG_OWNER_NOBODY },
+        S_(EXPORTING, "SourcePrepared", HERE),
+        S_(EXPORTED, "SourceExported", HERE),
+        S_(SOCKET_WAITING, "SocketWaiting", HERE),
+        S_(SOCKET_READY, "SocketReady", HERE),
+        S_(GREETING, "Transferring", HERE),
+        S_(COPYING, "Transferring", HERE),
+        S_(OFFERED, "Transferring", HERE),
+        S_(READY, "TransferCompleted", HERE),
+        S_(SPENT, "TransferCompleted", UNKNOWN),
+        S_(HANDED, "TransferCompleted", THERE),
+        S_(DONE, "TransferCompleted", THERE),
+        S_(GIVEN_UP, "Finalized", THERE),
+        S_(CANCELLING, "Cancelling", HERE),
+        S_(RESUMING, "Cancelling", HERE),
+        S_(RECOVERING, "Failed", HERE),
+        S_(CANCELLED, "Cancelled", HERE),
+        S_(FAILED, "Failed", HERE),
+        S_(RESUMED, "Finalized", HERE),
+        S_(KILLED, "Finalized", HERE),
+        D_(IMPORTED, "DestinationImported", THERE),
+        D_(PREPARING, "DestinationImported", THERE),
+        D_(PREPARED, "DestinationPrepared", THERE),
+        D_(SOCKET_WAITING, "SocketWaiting", THERE),
+        D_(SOCKET_READY, "SocketReady", THERE),
+        D_(GREETING, "Transferring", THERE),
+        D_(LOADING, "Transferring", THERE),
+        D_(LOADED, "Transferring", THERE),
+        D_(READY, "TransferCompleted", THERE),
+        D_(WANTED, "TransferCompleted", THERE),
+        D_(OWNER, "TransferCompleted", HERE),
+        D_(RUNNING, "TransferCompleted", HERE),
+        D_(FINALIZED, "Finalized", HERE),
+        D_(UNDECIDED, "TransferCompleted", UNKNOWN),
+        D_(CANCELLING, "Cancelling", THERE),
+        D_(STOPPING, "Cancelling", THERE),
+        D_(FAILING, "Failed", THERE),
+        D_(CANCELLED, "Cancelled", THERE),
+        D_(STOPPED, "Finalized", THERE),
+        D_(FAILED, "Failed", THERE),
+        D_(LOST, "Failed", UNKNOWN),
+        D_(KILLED, "Finalized", HERE),
+};
+
+const mig_cell *mig_lookup(mig_state state, mig_event event) {
+        static const mig_cell illegal = { .verdict = MIG_ILLEGAL, .next = _MIG_STATE_MAX };
+
+        if ((size_t)state >= _MIG_STATE_MAX || (size_t)event >= _MIG_EVENT_MAX)
+                return &illegal;
+        return &table[state][event];
+}
+
+const mig_cell *mig_step(mig_state *state, mig_event event) {
+        const mig_cell *cell = mig_lookup(*state, event);
+
+        if (cell->verdict == MIG_OK || cell->verdict == MIG_START)
+                *state = cell->next;
+        return cell;
+}
+
+const mig_state_info *mig_state_get(mig_state state) {
+        return &infos[(size_t)state < _MIG_STATE_MAX ? state : MIG_IDLE];
+}
+
+const char *mig_event_name(mig_event event) {
+        static const char *const names[_MIG_EVENT_MAX] = {
+                RPC(EXPORT) = "PrepareAndExportSandbox",
+                RPC(IMPORT) = "ImportSandbox",
+                RPC(PREPARE) = "PrepareSandbox",
+                RPC(SOCKET) = "CreateDuplicateSocket",
+                RPC(TRANSFER) = "TransferSandbox",
+                RPC(STOP) = "FinalizeSandbox(STOP)",
+                RPC(STOP_FORCE) = "FinalizeSandbox(STOP, force)",
+                RPC(RESUME) = "FinalizeSandbox(RESUME)",
+                RPC(CANCEL) = "Cancel",
+                RPC(CLEANUP) = "Cleanup",
+                RPC(NOTIFICATIONS) = "Notifications",
+                EV(EXPORTED) = "exported",
+                EV(EXPORT_FAILED) = "export-failed",
+                EV(PREPARED) = "prepared",
+                EV(PREPARE_FAILED) = "prepare-failed",
+                EV(SOCKET_TIMEOUT) = "socket-timeout",
+                EV(GREETED) = "greeted",
+                EV(COMPLETED) = "completed",
+                EV(LOADED) = "loaded",
+                EV(TRANSFER_FAILED) = "transfer-failed",
+                EV(LINK_LOST) = "link-lost",
+                EV(WAIT_TIMEOUT) = "wait-timeout",
+                EV(DUE) = "due",
+                EV(OFFER) = "OFFER",
+                EV(READY) = "READY",
+                EV(WANT) = "WANT",
+                EV(GO) = "GO",
+                EV(RUNNING) = "RUNNING",
+                EV(DECLINED) = "DECLINED",
+                EV(REFUSED) = "REFUSED",
+                EV(LOST) = "LOST",
+                EV(RECORD_HANDED) = "record-handed",
+                EV(RECORD_RUNNING) = "record-running",
+                EV(RECORD_DECLINED) = "record-declined",
+                EV(JOURNAL_FAILED) = "journal-failed",
+                EV(RAN_AGAIN) = "ran-again",
+                EV(ROLLBACK_FAILED) = "rollback-failed",
+                EV(CONTINUED) = "continued",
+                EV(CONT_REFUSED) = "cont-refused",
+                EV(DISCARDED) = "discarded",
+                EV(QEMU_GONE) = "qemu-gone",
+        };
+
+        return (size_t)event < ELEMENTS(names) ? names[event] : "?";
+}
+
+const char *mig_action_name(mig_action action) {
+        static const char *const names[_MIG_ACTION_MAX] = {
+                [MIG_ACT_NONE] = "-",
+                [MIG_ACT_EXPORT] = "export",
+                [MIG_ACT_START_QEMU] = "start-qemu",
+                [MIG_ACT_WAIT_SOCKET] = "wait-socket",
+                [MIG_ACT_ADOPT] = "adopt",
+                [MIG_ACT_GREET] = "greet",
+                [MIG_ACT_START_COPY] = "start-copy",
+                [MIG_ACT_START_LOAD] = "start-load",
+                [MIG_ACT_OFFER] = "offer",
+                [MIG_ACT_LISTEN] = "listen",
+                [MIG_ACT_SAY_READY] = "say-ready",
+                [MIG_ACT_MARK_READY] = "mark-ready",
+                [MIG_ACT_SAY_WANT] = "say-want",
+                [MIG_ACT_HAND_OVER] = "hand-over",
+                [MIG_ACT_SAY_GO] = "say-go",
+                [MIG_ACT_TAKE_OVER] = "take-over",
+                [MIG_ACT_CONFIRM] = "confirm",
+                [MIG_ACT_SAY_RUNNING] = "say-running",
+                [MIG_ACT_RELEASE] = "release",
+                [MIG_ACT_SAY_REFUSED] = "say-refused",
+                [MIG_ACT_ROLL_BACK] = "roll-back",
+                [MIG_ACT_TAKE_BACK] = "take-back",
+                [MIG_ACT_DISCARD] = "discard",
+                [MIG_ACT_SAY_DECLINED] = "say-declined",
+                [MIG_ACT_SAY_LOST] = "say-lost",
+                [MIG_ACT_FAIL] = "fail",
+                [MIG_ACT_SETTLE] = "settle",
+                [MIG_ACT_KILL] = "kill",
+                [MIG_ACT_FORGET] = "forget",
+        };
+
+        return (size_t)action < ELEMENTS(names) ? names[action] : "?";
+}
+
+const char *mig_verdict_name(mig_verdict verdict) {
+        static const char *const names[_MIG_VERDICT_MAX] = {
+                [MIG_ILLEGAL] = "illegal", [MIG_OK] = "ok",
+                [MIG_NOP] = "nop",         [MIG_START] = "start",
+                [MIG_WAIT] = "wait",       [MIG_NO_SESSION] = "no-session",
+                [MIG_ALREADY] = "already", [MIG_STILL_OWNER] = "still-owner",
+        };
+
+        return (size_t)verdict < ELEMENTS(names) ? names[verdict] : "?";
+}
+
+const char *mig_owner_name(mig_owner owner) {
+        static const char *const names[_MIG_OWNER_MAX] = {
+                [MIG_OWNER_NOBODY] = "nobody",
+                [MIG_OWNER_HERE] = "here",
+                [MIG_OWNER_THERE] = "there",
+                [MIG_OWNER_UNKNOWN] = "unknown",
+        };
+
+        return (size_t)owner < ELEMENTS(names) ? names[owner] : "?";
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+#include "migration/options.h"
+
+#include <math.h>
+
+void migration_options_init(migration_options *options) {
+        *options = (migration_options){
+                .handover = HANDOVER__HANDOVER_CALLER,
+                .target_passes = 5,
+                .maximum_passes = 30,
+                .blackout_target_ms = 300,
+        };
+}
+
+static int bad(ferry_error *reterr, const char *field, const char *rule) {
+        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL, "init_options.%s %s", field,
+                               rule);
+}
+
+static int not_built(ferry_error *reterr, const char *field) {
+        return ferry_error_set(
+                reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
+                "init_options.%s has no effect in this version of ferry: leave it out", field);
+}
+
+/* Ranges first, for every field; only then what this version can do. */
+static int check_throttle_ranges(const MemoryTransferThrottleParams *p, ferry_error *reterr) {
+        if (p->optional_throttling_scale_case &&
+            (isnan(p->throttling_scale) || p->throttling_scale < 1 || p->throttling_scale > 100))
+                return bad(reterr, "throttling_scale", "must be 1 to 100 (percent)");
+        if (p->optional_minimum_throttle_percentage_case &&
+            (p->minimum_throttle_percentage < 1 || p->minimum_throttle_percentage > 99))
+                return bad(reterr, "minimum_throttle_percentage", "must be 1 to 99");
+        if (p->optional_target_passes_case && (p->target_number_of_brownout_transfer_passes < 1 ||
+                                               p->target_number_of_brownout_transfer_passes > 1000))
+                return bad(reterr, "target_number_of_brownout_transfer_passes",
+                           "must be 1 to 1000");
+        if (p->optional_starting_pass_case &&
+            (p->starting_brownout_pass_number_for_throttling < 1 ||
+             p->starting_brownout_pass_number_for_throttling > 1000))
+                return bad(reterr, "starting_brownout_pass_number_for_throttling",
+                           "must be 1 to 1000");
+        if (p->optional_maximum_passes_case &&
+            (p->maximum_number_of_brownout_transfer_passes < 1 ||
+             p->maximum_number_of_brownout_transfer_passes > 1000))
+                return bad(reterr, "maximum_number_of_brownout_transfer_passes",
+                           "must be 1 to 1000");
+        if (p->optional_target_blackout_case &&
+            (p->target_blackout_transfer_time < 1 || p->target_blackout_transfer_time > 2000000))
+                return bad(reterr, "target_blackout_transfer_time",
+                           "must be 1 to 2000000 (milliseconds)");
+        if (p->optional_blackout_threshold_case &&
+            (p->blackout_time_threshold_for_cancelling_migration < 1 ||
+             p->blackout_time_threshold_for_cancelling_migration > 2000000))
+                return bad(reterr, "blackout_time_threshold_for_cancelling_migration",
+                           "must be 1 to 2000000 (milliseconds)");
+        return 0;
+}
+
+static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
+        if (m->memory_transport != MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP)
+                return bad(reterr, "memory_transport", "must be MEMORY_TRANSPORT_TCP (1)");
+        if (m->handover != HANDOVER__HANDOVER_CALLER && m->handover != HANDOVER__HANDOVER_DIRECT)
+                return bad(reterr, "handover", "must be 0 (CALLER) or 1 (DIRECT)");
+        if ((int)m->postcopy < 0 || (int)m->postcopy > POSTCOPY__POSTCOPY_ALWAYS)
+                return bad(reterr, "postcopy", "must be 0 to 2");
+        if ((int)m->encryption < 0 || (int)m->encryption > ENCRYPTION__ENCRYPTION_X509)
+                return bad(reterr, "encryption", "must be 0 to 2");
+        if (m->compression_settings &&
+            m->compression_settings->optional_throttle_worker_count_case &&
+            m->compression_settings->throttle_worker_count == 0)
+                return bad(reterr, "compression_settings.throttle_worker_count",
+                           "must be at least 1");
+        if (m->optional_channels_case && (m->channels < 1 || m->channels > 64))
+                return bad(reterr, "channels", "must be 1 to 64");
+        /* QEMU counts in bytes per second and takes no less than a page in its 100 ms. */
+        if (m->optional_max_bandwidth_case &&
+            (m->max_bandwidth < 65536 || m->max_bandwidth > 1000000000000ULL))
+                return bad(reterr, "max_bandwidth", "must be 65536 to 10^12 (bytes per second)");
+        if (m->memory_transfer_throttle_params)
+                return check_throttle_ranges(m->memory_transfer_throttle_params, reterr);
+        return 0;
+}
+
+static int check_built(const InitializeOptions *m, ferry_error *reterr) {
+        const MemoryTransferThrottleParams *p = m->memory_transfer_throttle_params;
+
+        if (m->compression_settings)
+                return not_built(reterr, "compression_settings");
+        if (m->checksum_verification)
+                return not_built(reterr, "checksum_verification");
+        if (m->perf_tracing_enabled)
+                return not_built(reterr, "perf_tracing_enabled");
+        if (m->cancel_if_blackout_threshold_exceeds)
+                return not_built(reterr, "cancel_if_blackout_threshold_exceeds");
+        if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
+                return not_built(reterr, "postcopy");
+        if (m->verify_memory)
+                return not_built(reterr, "verify_memory");
+        if (m->optional_channels_case && m->channels > 1)
+                return not_built(reterr, "channels over 1");
+        if (m->encryption != ENCRYPTION__ENCRYPTION_NONE)
+                return not_built(reterr, "encryption");
+        if (m->compatibility_data)
+                return not_built(reterr, "compatibility_data");
+        if (p &&
+            (p->optional_throttling_scale_case || p->optional_minimum_throttle_percentage_case ||
+             p->optional_starting_pass_case) &&
+            !p->skip_throttling)
+                return not_built(reterr, "memory_transfer_throttle_params' vCPU throttle");
+        return 0;
+}
+
+int migration_options_parse(const InitializeOptions *m, migration_options *ret,
+                            ferry_error *reterr) {
+        const MemoryTransferThrottleParams *p;
+        migration_options options;
+        int r;
+
+        migration_options_init(&options);
+        if (!m) {
+                *ret = options;
+                return 0;
+        }
+        r = check_ranges(m, reterr);
+        if (r < 0)
+                return r;
+        r = check_built(m, reterr);
+        if (r < 0)
+                return r;
+        options.handover = m->handover;
+        options.slow_move = m->prepare_memory_transfer_mode;
+        if (m->optional_max_bandwidth_case)
+                options.max_bandwidth = m->max_bandwidth;
+        p = m->memory_transfer_throttle_params;
+        if (p) {
+                options.skip_throttling = p->skip_throttling;
+                if (p->optional_target_passes_case)
+                        options.target_passes = p->target_number_of_brownout_transfer_passes;
+                if (p->optional_maximum_passes_case)
+                        options.maximum_passes = p->maximum_number_of_brownout_transfer_passes;
+                if (p->optional_target_blackout_case)
+                        options.blackout_target_ms = p->target_blackout_transfer_time;
+        }
+        *ret = options;
+        return 0;
+}
+
+static uint32_t compression_workers(const InitializeOptions *m) {
+        return m->compression_settings ? m->compression_settings->throttle_worker_count : 0;
+}
+
+int migration_options_agree(const InitializeOptions *source, const InitializeOptions *destination,
+                            ferry_error *reterr) {
+        static const InitializeOptions none = INITIALIZE_OPTIONS__INIT;
+        const char *field = NULL;
+
+        if (!destination)
+                return 0;
+        if (!source)
+                source = &none;
+        if (destination->handover != source->handover)
+                field = "handover";
+        else if (destination->postcopy != source->postcopy)
+                field = "postcopy";
+        else if ((destination->channels > 1 ? destination->channels : 1) !=
+                 (source->channels > 1 ? source->channels : 1))
+                field = "channels";
+        else if (!destination->compression_settings != !source->compression_settings ||
+                 compression_workers(destination) != compression_workers(source))
+                field = "compression_settings";
+        else if (destination->checksum_verification != source->checksum_verification)
+                field = "checksum_verification";
+        else if (destination->encryption != source->encryption)
+                field = "encryption";
+        if (!field)
+                return 0;
+        return bad(reterr, field, "differs from what the source was given; leave it out here");
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* InitializeOptions, checked and with the defaults filled in. An option that is accepted has an
+ * effect; one whose effect is not built yet is Unimplemented, by name. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "migration.pb-c.h"
+
+typedef struct migration_options {
+        Handover handover;
+        bool skip_throttling;
+        uint32_t target_passes;
+        uint32_t maximum_passes;
+        uint32_t blackout_target_ms;
+        uint64_t max_bandwidth; /* bytes per second, 0: no cap */
+        bool slow_move;         /* prepare_memory_transfer_mode */
+} migration_options;
+
+/* prepare_memory_transfer_mode multiplies the setup, wait and finalize limits by this. */
+#define MIGRATION_SLOW_FACTOR 4
+
+#define MIGRATION_FIRST_DOWNTIME_MS 5
+
+void migration_options_init(migration_options *options);
+
+/* `message` NULL: the defaults. -EINVAL (InvalidArgument) or -EOPNOTSUPP (Unimplemented), with
+ * the field's name; *ret is then untouched. */
+int migration_options_parse(const InitializeOptions *message, migration_options *ret,
+                            ferry_error *reterr);
+
+/* The destination's own may be absent, else must agree with the source's where both sides take
+ * part: handover, postcopy, channels, compression, checksum, encryption. -EINVAL names the field.
+ */
+int migration_options_agree(const InitializeOptions *source, const InitializeOptions *destination,
+                            ferry_error *reterr);

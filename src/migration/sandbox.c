@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: MIT */
+#include "migration/sandbox.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "migration/session.h"
+
+#define QUIT_GRACE_USEC (5 * USEC_PER_SEC)
+#define CONFIG_FILE     "config.json"
+
+typedef struct pending {
+        sandbox_done done;
+        void *userdata;
+} pending;
+
+struct sandbox {
+        sd_event *event;
+        char id[SANDBOX_ID_MAX + 1];
+        char *state_dir, *bridge, *qemu, *disk_root, *probe_cache;
+        int dir_fd;
+
+        vm *vm;
+        sandbox_vm_state vm_state;
+        bool releasing;   /* its exit is what we asked for: the state becomes NONE */
+        bool guest_ended; /* the guest itself powered off */
+        char *exit_reason;
+        uint64_t running_since;
+        pending starting;           /* of boot, incoming or recover */
+        pending discarding;         /* waits for the exit */
+        sd_event_source *discarded; /* calls `discarding` when there was nothing to wait for */
+
+        session *session;
+        void (*on_change)(void *userdata);
+        void *change_userdata;
+};
+
+bool sandbox_id_is_valid(const char *id) {
+        size_t n = strlen(id);
+
+        if (n == 0 || n > SANDBOX_ID_MAX || id[0] == '-' || id[0] == '.')
+                return false;
+        for (const char *c = id; *c; c++)
+                if (!islower((unsigned char)*c) && !isdigit((unsigned char)*c) && *c != '-' &&
+                    *c != '.')
+                        return false;
+        return true;
+}
+
+static int dup_text(const char *text, char **ret) {
+        if (!text)
+                return 0;
+        *ret = strdup(text);
+        return *ret ? 0 : -ENOMEM;
+}
+
+int sandbox_new(sd_event *event, const sandbox_options *options, sandbox **ret,
+                ferry_error *reterr) {
+        _cleanup_(sandbox_freep) sandbox *sb = NULL;
+        int r;
+
+        if (!sandbox_id_is_valid(options->id))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "sandbox id \"%.60s\": 1 to %u of a-z, 0-9, '-' and '.', "
+                                       "beginning with a letter or digit",
+                                       options->id, SANDBOX_ID_MAX);
+        sb = malloc(sizeof(*sb));
+        if (!sb)
+                return ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
+        *sb = (sandbox){ .event = sd_event_ref(event), .dir_fd = -EBADF };
+        strcpy(sb->id, options->id);
+        if (dup_text(options->state_dir, &sb->state_dir) < 0 ||
+            dup_text(options->bridge, &sb->bridge) < 0 || dup_text(options->qemu, &sb->qemu) < 0 ||
+            dup_text(options->disk_root, &sb->disk_root) < 0 ||
+            dup_text(options->probe_cache, &sb->probe_cache) < 0)
+                return ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
+        sb->dir_fd = open(options->state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (sb->dir_fd < 0)
+                return ferry_error_set_errno(reterr, -errno, "state directory %s",
+                                             options->state_dir);
+        r = session_new(sb, &sb->session, reterr);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(sb);
+        return 0;
+}
+
+sandbox *sandbox_free(sandbox *sb) {
+        if (!sb)
+                return NULL;
+        sb->on_change = NULL;
+        sb->session = session_free(sb->session);
+        sb->vm = vm_close(sb->vm);
+        sd_event_source_disable_unref(sb->discarded);
+        fd_close(sb->dir_fd);
+        free(sb->state_dir);
+        free(sb->bridge);
+        free(sb->qemu);
+        free(sb->disk_root);
+        free(sb->probe_cache);
+        free(sb->exit_reason);
+        sd_event_unref(sb->event);
+        free(sb);
+        return NULL;
+}
+
+void sandbox_set_on_change(sandbox *sb, void (*on_change)(void *userdata), void *userdata) {
+        sb->on_change = on_change;
+        sb->change_userdata = userdata;
+}
+
+void sandbox_changed(sandbox *sb) {
+        if (sb->on_change)
+                sb->on_change(sb->change_userdata);
+}
+
+static void set_vm_state(sandbox *sb, sandbox_vm_state state) {
+        if (state == sb->vm_state)
+                return;
+        if (state == SANDBOX_VM_RUNNING && sb->running_since == 0)
+                sb->running_since = wall_usec();
+        else if (state == SANDBOX_VM_NONE || state == SANDBOX_VM_STOPPED ||
+                 state == SANDBOX_VM_INCOMING)
+                sb->running_since = 0;
+        sb->vm_state = state;
+        sandbox_changed(sb);
+}
+
+static void finish(pending *p, int r, const ferry_error *error) {
+        pending done = *p;
+
+        *p = (pending){ .done = NULL };
+        if (done.done)
+                done.done(r, error, done.userdata);
+}
+
+/* ---- what the VM says ---- */
+
+static void on_stop(vm *v, uint64_t usec, void *userdata) {
+        sandbox *sb = userdata;
+
+        session_vm_stopped(sb->session, usec);
+        if (sb->vm_state == SANDBOX_VM_RUNNING)
+                set_vm_state(sb, SANDBOX_VM_PAUSED);
+}
+
+static void on_resume(vm *v, uint64_t usec, void *userdata) {
+        sandbox *sb = userdata;
+
+        session_vm_resumed(sb->session, usec);
+        set_vm_state(sb, SANDBOX_VM_RUNNING);
+}
+
+static void on_shutdown(vm *v, bool guest, const char *reason, void *userdata) {
+        sandbox *sb = userdata;
+
+        if (guest)
+                sb->guest_ended = true;
+}
+
+static void on_reset(vm *v, bool guest, void *userdata) {
+        sandbox *sb = userdata;
+
+        if (guest)
+                session_vm_reset(sb->session);
+}
+
+static void on_migration(vm *v, vm_migration_status status, uint64_t usec, void *userdata) {
+        sandbox *sb = userdata;
+
+        session_vm_migration(sb->session, status, usec);
+}
+
+static void on_pass(vm *v, uint64_t pass, uint64_t usec, void *userdata) {
+        sandbox *sb = userdata;
+
+        session_vm_pass(sb->session, pass, usec);
+}
+
+static void on_lost(vm *v, const char *reason, void *userdata) {
+        log_error("the connection to QEMU is lost: %s", reason);
+}
+
+static void drop_vm(sandbox *sb) {
+        sb->vm = vm_close(sb->vm);
+        set_vm_state(sb, SANDBOX_VM_NONE);
+}
+
+static void on_exit_(vm *v, const char *reason, void *userdata) {
+        sandbox *sb = userdata;
+        bool expected = sb->releasing || sb->discarding.done;
+
+        if (expected)
+                log_info("QEMU has ended: %s", reason);
+        else if (sb->guest_ended)
+                log_info("the guest has powered off");
+        else
+                log_error("QEMU has ended: %s", reason);
+        free(sb->exit_reason);
+        sb->exit_reason = strdup(sb->guest_ended ? "the guest powered off" : reason);
+        if (expected) {
+                sb->releasing = false;
+                drop_vm(sb);
+                finish(&sb->discarding, 0, NULL);
+                return;
+        }
+        sb->vm = vm_close(sb->vm);
+        set_vm_state(sb, SANDBOX_VM_STOPPED);
+        session_vm_gone(sb->session, sb->guest_ended, sb->exit_reason);
+}
+
+static const vm_handlers handlers = {
+        .on_stop = on_stop,
+        .on_resume = on_resume,
+        .on_shutdown = on_shutdown,
+        .on_reset = on_reset,
+        .on_migration = on_migration,
+        .on_migration_pass = on_pass,
+        .on_lost = on_lost,
+        .on_exit = on_exit_,
+};
+
+/* ---- starting ---- */
+
+static void vm_options_fill(sandbox *sb, const vm_config *config, vm_mode mode, vm_options *ret) {
+        *ret = (vm_options){
+                .config = config,
+                .state_dir = sb->state_dir,
+                .mode = mode,
+                .bridge = sb->bridge,
+                .probe_cache = sb->probe_cache,
+        };
+}
+
+/* A start that failed leaves nothing behind. */
+static void start_failed(sandbox *sb, int r, const ferry_error *error) {
+        sb->vm = vm_close(sb->vm);
+        set_vm_state(sb, SANDBOX_VM_NONE);
+        finish(&sb->starting, r, error);
+        /* on_exit does not come before on_ready: who waited for it has it now */
+        finish(&sb->discarding, 0, NULL);
+}
+
+static int save_config(sandbox *sb) {
+        _cleanup_(freep) char *json = NULL;
+        int r;
+
+        r = vm_config_format(vm_get_config(sb->vm), &json);
+        if (r < 0)
+                return r;
+        return file_replace(sb->dir_fd, CONFIG_FILE, json, strlen(json), 0600, false);
+}
+
+static void on_booted(vm *v, int r, const ferry_error *error, void *userdata) {
+        sandbox *sb = userdata;
+
+        if (r < 0) {
+                vm_kill(v);
+                start_failed(sb, r, error);
+                return;
+        }
+        set_vm_state(sb, SANDBOX_VM_RUNNING);
+        finish(&sb->starting, 0, NULL);
+}
+
+static void on_boot_ready(vm *v, int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        sandbox *sb = userdata;
+
+        if (r < 0) {
+                start_failed(sb, r, error);
+                return;
+        }
+        r = save_config(sb);
+        if (r >= 0)
+                r = vm_cont(v, on_booted, sb);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "start the VM");
+                vm_kill(v);
+                start_failed(sb, r, &own);
+        }
+}
+
+static int start_vm(sandbox *sb, const vm_config *config, vm_mode mode, vm_done ready,
+                    sandbox_done done, void *userdata, ferry_error *reterr) {
+        vm_options options;
+        int r;
+
+        if (sb->vm || sb->starting.done)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "this sandbox has a VM already");
+        sb->guest_ended = false;
+        sb->releasing = false;
+        vm_options_fill(sb, config, mode, &options);
+        r = vm_start(sb->event, &options, &handlers, ready, sb, &sb->vm, reterr);
+        if (r < 0)
+                return r;
+        sb->starting = (pending){ done, userdata };
+        set_vm_state(sb, SANDBOX_VM_STARTING);
+        return 0;
+}
+
+int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
+                 ferry_error *reterr) {
+        if (session_is_open(sb->session))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "a migration session is open");
+        return start_vm(sb, config, VM_MODE_NORMAL, on_boot_ready, done, userdata, reterr);
+}
+
+static void on_incoming_ready(vm *v, int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        sandbox *sb = userdata;
+
+        if (r < 0) {
+                start_failed(sb, r, error);
+                return;
+        }
+        r = save_config(sb);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "write %s/" CONFIG_FILE, sb->state_dir);
+                vm_kill(v);
+                start_failed(sb, r, &own);
+                return;
+        }
+        set_vm_state(sb, SANDBOX_VM_INCOMING);
+        finish(&sb->starting, 0, NULL);
+}
+
+static bool path_is_below(const char *path, const char *root) {
+        _cleanup_(freep) char *real = realpath(path, NULL), *real_root = realpath(root, NULL);
+        size_t n;
+
+        if (!real || !real_root)
+                return false;
+        n = strlen(real_root);
+        return strncmp(real, real_root, n) == 0 && real[n] == '/';
+}
+
+int sandbox_check_incoming(sandbox *sb, const vm_config *config, ferry_error *reterr) {
+        for (size_t i = 0; i < config->n_disks; i++) {
+                const vm_config_disk *disk = &config->disks[i];
+
+                if (disk->readonly || (sb->disk_root && path_is_below(disk->path, sb->disk_root)))
+                        continue;
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EREMOTEIO,
+                                       "disk%zu %s is writable and not below this host's disk "
+                                       "root (%s): it cannot move here",
+                                       i, disk->path, sb->disk_root ? sb->disk_root : "none");
+        }
+        return 0;
+}
+
+int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
+                           ferry_error *reterr) {
+        _cleanup_(vm_config_freep) vm_config *here = NULL;
+        int r;
+
+        r = vm_config_dup(config, &here);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "prepare");
+        /* a binary is this host's affair, whatever the state says */
+        free(here->qemu);
+        here->qemu = strdup(sb->qemu ? sb->qemu : VM_CONFIG_QEMU_DEFAULT);
+        if (!here->qemu)
+                return ferry_error_set_errno(reterr, -ENOMEM, "prepare");
+        return start_vm(sb, here, VM_MODE_INCOMING, on_incoming_ready, done, userdata, reterr);
+}
+
+/* ---- ending ---- */
+
+static int on_discarded(sd_event_source *source, void *userdata) {
+        sandbox *sb = userdata;
+
+        sb->discarded = sd_event_source_disable_unref(sb->discarded);
+        finish(&sb->discarding, 0, NULL);
+        return 0;
+}
+
+int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error cancelled = FERRY_ERROR_INIT;
+        int r;
+
+        if (sb->discarding.done)
+                return -EBUSY;
+        sb->discarding = (pending){ done, userdata };
+        if (sb->vm && vm_is_alive(sb->vm) && vm_get_pid(sb->vm) > 0) {
+                r = vm_kill(sb->vm);
+                if (r < 0) {
+                        sb->discarding = (pending){ .done = NULL };
+                        return r;
+                }
+                return 0;
+        }
+        if (sb->vm) {
+                drop_vm(sb);
+                ferry_error_set(&cancelled, FERRY_CANCELLED, -ECANCELED, "cancelled");
+                finish(&sb->starting, -ECANCELED, &cancelled);
+        } else
+                set_vm_state(sb, SANDBOX_VM_NONE);
+        r = sd_event_add_defer(sb->event, &sb->discarded, on_discarded, sb);
+        if (r < 0)
+                sb->discarding = (pending){ .done = NULL };
+        return r;
+}
+
+static void on_quit(vm *v, int r, const ferry_error *error, void *userdata) {
+        /* on_exit follows, and is what counts */
+}
+
+void sandbox_release_vm(sandbox *sb) {
+        if (!sb->vm) {
+                set_vm_state(sb, SANDBOX_VM_NONE);
+                return;
+        }
+        sb->releasing = true;
+        if (vm_quit(sb->vm, QUIT_GRACE_USEC, on_quit, sb) < 0)
+                (void)vm_kill(sb->vm);
+}
+
+int sandbox_stop(sandbox *sb, bool force, sandbox_done done, void *userdata, ferry_error *reterr) {
+        int r;
+
+        if (session_is_open(sb->session) && !force)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "a migration session is open: cancel it and clean up, or "
+                                       "force");
+        if (sb->vm_state == SANDBOX_VM_STARTING && !force)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "the VM is starting: wait, or force");
+        r = sandbox_discard_vm(sb, done, userdata);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "stop the VM");
+        return 0;
+}
+
+void sandbox_retire(sandbox *sb, sandbox_done done, void *userdata) {
+        session_retire(sb->session, done, userdata);
+}
+
+/* ---- recovery ---- */
+
+static void recovered(sandbox *sb, bool running, sandbox_vm_state state) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        int r;
+
+        set_vm_state(sb, state);
+        r = session_recover(sb->session, running, &error);
+        finish(&sb->starting, r, r < 0 ? &error : NULL);
+}
+
+static void on_attached_status(vm *v, int r, const ferry_error *error, const vm_status *status,
+                               void *userdata) {
+        sandbox *sb = userdata;
+
+        if (r < 0) {
+                start_failed(sb, r, error);
+                return;
+        }
+        recovered(sb, status->running,
+                  status->running ? SANDBOX_VM_RUNNING
+                  : vm_get_mode(v) == VM_MODE_INCOMING && !strcmp(status->state, "inmigrate")
+                          ? SANDBOX_VM_INCOMING
+                          : SANDBOX_VM_PAUSED);
+}
+
+static void on_attached(vm *v, int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        sandbox *sb = userdata;
+
+        if (r < 0) {
+                start_failed(sb, r, error);
+                return;
+        }
+        r = vm_query_status(v, on_attached_status, sb);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "ask QEMU for its status");
+                start_failed(sb, r, &own);
+        }
+}
+
+int sandbox_recover(sandbox *sb, sandbox_done done, void *userdata, ferry_error *reterr) {
+        _cleanup_(vm_config_freep) vm_config *config = NULL;
+        _cleanup_(freep) char *path = NULL;
+        vm_options options;
+        int r;
+
+        if (asprintf(&path, "%s/" CONFIG_FILE, sb->state_dir) < 0) {
+                path = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "recover");
+        }
+        if (access(path, F_OK) < 0 && errno == ENOENT)
+                r = -ESRCH;
+        else {
+                r = vm_config_read(path, &config, reterr);
+                if (r < 0)
+                        return ferry_error_prefix(reterr, r, "%s", path);
+                vm_options_fill(sb, config, VM_MODE_NORMAL, &options);
+                r = vm_attach(sb->event, &options, &handlers, on_attached, sb, &sb->vm, reterr);
+        }
+        sb->starting = (pending){ done, userdata };
+        if (r == -ESRCH) {
+                ferry_error_done(reterr);
+                recovered(sb, false, SANDBOX_VM_NONE);
+                return 0;
+        }
+        if (r < 0) {
+                sb->starting = (pending){ .done = NULL };
+                return r;
+        }
+        set_vm_state(sb, SANDBOX_VM_STARTING);
+        return 0;
+}
+
+/* ---- looking ---- */
+
+session *sandbox_session(sandbox *sb) {
+        return sb->session;
+}
+
+const char *sandbox_id(const sandbox *sb) {
+        return sb->id;
+}
+
+sandbox_vm_state sandbox_get_vm_state(const sandbox *sb) {
+        return sb->vm_state;
+}
+
+const char *sandbox_exit_reason(const sandbox *sb) {
+        return sb->exit_reason;
+}
+
+uint64_t sandbox_running_since(const sandbox *sb) {
+        return sb->running_since;
+}
+
+vm *sandbox_vm(sandbox *sb) {
+        return sb->vm;
+}
+
+sd_event *sandbox_event(sandbox *sb) {
+        return sb->event;
+}
+
+int sandbox_dir_fd(const sandbox *sb) {
+        return sb->dir_fd;
+}

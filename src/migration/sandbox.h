@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* One sandbox on this host: its VM (if it has one here) and its migration session. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <systemd/sd-event.h>
+
+#include "base/error.h"
+#include "vm/vm.h"
+
+typedef struct sandbox sandbox;
+typedef struct session session;
+
+#define SANDBOX_ID_MAX 41U
+
+typedef enum sandbox_vm_state {
+        SANDBOX_VM_NONE,
+        SANDBOX_VM_STARTING,
+        SANDBOX_VM_RUNNING,
+        SANDBOX_VM_PAUSED,
+        SANDBOX_VM_INCOMING,
+        SANDBOX_VM_STOPPED,
+} sandbox_vm_state;
+
+typedef struct sandbox_options {
+        const char *id;
+        const char *state_dir; /* absolute */
+        const char *bridge;    /* this host's, for the tap; NULL: the configuration's */
+        const char *qemu;      /* this host's binary; NULL: the configuration's */
+        const char *disk_root; /* writable disks of an imported sandbox lie below; NULL: none may */
+        const char *probe_cache; /* NULL: none */
+} sandbox_options;
+
+/* r: 0 or negative with `error`, borrowed. */
+typedef void (*sandbox_done)(int r, const ferry_error *error, void *userdata);
+
+bool sandbox_id_is_valid(const char *id);
+
+/* Opens the state directory's journal. */
+int sandbox_new(sd_event *event, const sandbox_options *options, sandbox **ret,
+                ferry_error *reterr);
+/* Lets go of QEMU, it runs on. NULL is fine. */
+sandbox *sandbox_free(sandbox *sb);
+
+/* Called after each change of the VM's or the session's state; from a callback, so look, do not
+ * act. */
+void sandbox_set_on_change(sandbox *sb, void (*on_change)(void *userdata), void *userdata);
+
+/* Boots a VM. `done` comes when the guest runs. Refused (-EBUSY) when there is one. */
+int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
+                 ferry_error *reterr);
+
+/* After a restart of the shim: finds the VM again and settles or keeps the session that the
+ * journal has open. -ESRCH: nothing to find. */
+int sandbox_recover(sandbox *sb, sandbox_done done, void *userdata, ferry_error *reterr);
+
+/* Ends the VM. FailedPrecondition while a session is open, unless `force`. */
+int sandbox_stop(sandbox *sb, bool force, sandbox_done done, void *userdata, ferry_error *reterr);
+
+/* Before the shim exits by itself: rolls back what it owns, discards what is certainly not its
+ * own, leaves the rest to the journal. `done` always comes. */
+void sandbox_retire(sandbox *sb, sandbox_done done, void *userdata);
+
+session *sandbox_session(sandbox *sb);
+const char *sandbox_id(const sandbox *sb);
+sandbox_vm_state sandbox_get_vm_state(const sandbox *sb);
+const char *sandbox_exit_reason(const sandbox *sb); /* NULL: none */
+uint64_t sandbox_running_since(const sandbox *sb);  /* realtime, 0: does not run */
+/* NULL while there is none. */
+vm *sandbox_vm(sandbox *sb);
+
+/* ---- for session.c ---- */
+
+sd_event *sandbox_event(sandbox *sb);
+int sandbox_dir_fd(const sandbox *sb);
+/* `config` as imported; this host's bridge and QEMU are filled in. Disks that may not be used here
+ * are refused. */
+int sandbox_check_incoming(sandbox *sb, const vm_config *config, ferry_error *reterr);
+int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
+                           ferry_error *reterr);
+/* Kills QEMU, if there is one; `done` comes when it is gone, never from inside the call. */
+int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata);
+/* Asks QEMU to quit; the VM's state becomes NONE. */
+void sandbox_release_vm(sandbox *sb);
+void sandbox_changed(sandbox *sb);
+
+DEFINE_CLEANUP(sandbox *, sandbox_free)

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The session's driver: takes the service's calls, the VM's events and the other shim's messages to
+ * the table (machine.h), runs the actions, and publishes what happens. One session at a time. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "migration.pb-c.h"
+#include "migration/journal.h"
+#include "migration/machine.h"
+#include "migration/notifications.h"
+#include "migration/sandbox.h"
+
+/* r 0: the call succeeded; negative: `error` (borrowed) says why. Called exactly once, possibly
+ * from inside the call. */
+typedef void (*session_reply)(int r, const ferry_error *error, void *userdata);
+
+/* Microseconds; 0 is "not yet". */
+typedef struct session_report {
+        uint64_t total_usec, setup_usec, copy_usec;
+        uint64_t blackout_usec, stop_to_completed_usec, handover_usec, journal_sync_usec,
+                resume_usec;
+        uint32_t passes;
+        uint64_t bytes;
+} session_report;
+
+typedef struct session_status {
+        mig_state state;
+        const char *session_id; /* "" without a session */
+        const char *reason;     /* why it failed; NULL */
+        bool undecided;
+        mig_owner owner;
+        const session_report *report;
+        char record[JOURNAL_RECORD_MAX]; /* "" when there is none */
+} session_status;
+
+int session_new(sandbox *sb, session **ret, ferry_error *reterr);
+session *session_free(session *s);
+
+/* The calls. Ids and messages are borrowed. `userdata` names the waiting call for
+ * session_forget(). */
+void session_export(session *s, const char *id, const InitializeOptions *options,
+                    session_reply reply, void *userdata);
+/* What an export returned, until the session ends. */
+void session_exported(const session *s, const uint8_t **ret, size_t *ret_n);
+void session_import(session *s, const char *id, const char *sandbox_id, const uint8_t *state,
+                    size_t n, session_reply reply, void *userdata);
+void session_prepare(session *s, const char *id, const InitializeOptions *options,
+                     session_reply reply, void *userdata);
+/* First asks, before the descriptor is fetched, whether it would be taken. */
+int session_check_socket(session *s, const char *id, ferry_error *reterr);
+void session_socket(session *s, const char *id, int fd_consume, session_reply reply,
+                    void *userdata);
+/* timeout_usec 0: the default. */
+void session_transfer(session *s, const char *id, uint64_t timeout_usec, session_reply reply,
+                      void *userdata);
+void session_finalize(session *s, const char *id, FinalizeAction action, const uint8_t *record,
+                      size_t n_record, bool force, session_reply reply, void *userdata);
+void session_cancel(session *s, const char *id, session_reply reply, void *userdata);
+void session_cleanup(session *s, const char *id, session_reply reply, void *userdata);
+int session_subscribe(session *s, const char *id, subscriber_send send, subscriber_end end,
+                      void *userdata, subscriber **ret, ferry_error *reterr);
+
+/* The caller of a waiting call has gone: no reply. What it started goes on. */
+void session_forget(session *s, void *userdata);
+
+void session_get_status(const session *s, session_status *ret);
+const journal_session *session_tombstones(const session *s, size_t *ret_n);
+/* True from export or import to Cleanup. */
+bool session_is_open(const session *s);
+
+/* ---- for sandbox.c ---- */
+
+void session_vm_stopped(session *s, uint64_t usec);
+void session_vm_resumed(session *s, uint64_t usec);
+void session_vm_reset(session *s);
+void session_vm_migration(session *s, vm_migration_status status, uint64_t usec);
+void session_vm_pass(session *s, uint64_t pass, uint64_t usec);
+void session_vm_gone(session *s, bool by_guest, const char *reason);
+/* What the journal has open; the VM is attached, or there is none. `running`: the guest runs. */
+int session_recover(session *s, bool running, ferry_error *reterr);
+/* See sandbox_retire(). */
+void session_retire(session *s, session_reply reply, void *userdata);
+
+DEFINE_CLEANUP(session *, session_free)

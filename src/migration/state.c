@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+#include "migration/state.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+
+#define FILES_MAX   (2 + VM_CONFIG_DISKS_MAX)
+#define DEVICES_MAX 64U
+/* Field 15, bytes, 32 of them: always the last field of a serialized state. */
+#define DIGEST_TAIL (2 + DIGEST_SIZE)
+
+typedef struct config_file {
+        char role[16];
+        const char *path;
+        bool writable;
+} config_file;
+
+static size_t config_files(const vm_config *config, config_file ret[FILES_MAX]) {
+        size_t n = 0;
+
+        if (config->kernel)
+                ret[n++] = (config_file){ .role = "kernel", .path = config->kernel };
+        if (config->initrd)
+                ret[n++] = (config_file){ .role = "initrd", .path = config->initrd };
+        for (size_t i = 0; i < config->n_disks; i++) {
+                ret[n] = (config_file){
+                        .path = config->disks[i].path,
+                        .writable = !config->disks[i].readonly,
+                };
+                snprintf(ret[n++].role, sizeof(ret[0].role), "disk%zu", i);
+        }
+        return n;
+}
+
+/* A writable disk changes as the guest runs: only its size tells. The path may come from another
+ * host: nothing but a file or a block device is read. */
+static int identify(const config_file *file, uint64_t *ret_size, uint8_t ret_digest[DIGEST_SIZE]) {
+        _cleanup_(closep) int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        struct stat st;
+        off_t end;
+
+        if (fd < 0)
+                return -errno;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+                return -EINVAL;
+        if (!file->writable)
+                return digest_file(fd, ret_digest, ret_size);
+        end = lseek(fd, 0, SEEK_END);
+        if (end < 0)
+                return -errno;
+        *ret_size = (uint64_t)end;
+        return 0;
+}
+
+static bool text_is_plain(const char *text, size_t max) {
+        size_t n = strlen(text);
+
+        if (n > max)
+                return false;
+        for (size_t i = 0; i < n; i++)
+                if ((unsigned char)text[i] < ' ' || (unsigned char)text[i] > '~')
+                        return false;
+        return true;
+}
+
+/* ---- encode ---- */
+
+typedef struct encoder {
+        Ferry__State__V1__File files[FILES_MAX];
+        Ferry__State__V1__File *file_list[FILES_MAX];
+        config_file sources[FILES_MAX];
+        uint8_t digests[FILES_MAX][DIGEST_SIZE];
+} encoder;
+
+static int encode_files(encoder *e, const vm_config *config, Ferry__State__V1__Vm *ret,
+                        ferry_error *reterr) {
+        size_t n = config_files(config, e->sources);
+
+        for (size_t i = 0; i < n; i++) {
+                uint64_t size = 0;
+                int r = identify(&e->sources[i], &size, e->digests[i]);
+
+                if (r < 0)
+                        return ferry_error_set_errno(reterr, r, "%s %s", e->sources[i].role,
+                                                     e->sources[i].path);
+                ferry__state__v1__file__init(&e->files[i]);
+                e->files[i].role = e->sources[i].role;
+                e->files[i].size = size;
+                if (!e->sources[i].writable)
+                        e->files[i].sha256 = (ProtobufCBinaryData){ DIGEST_SIZE, e->digests[i] };
+                e->file_list[i] = &e->files[i];
+        }
+        ret->files = e->file_list;
+        ret->n_files = n;
+        return 0;
+}
+
+/* The configuration as another host may have it: our bridge, tap and QEMU binary are not in it. */
+static int portable_config(const vm_config *config, char **ret) {
+        _cleanup_(vm_config_freep) vm_config *copy = NULL;
+        int r;
+
+        r = vm_config_dup(config, &copy);
+        if (r < 0)
+                return r;
+        copy->bridge[0] = '\0';
+        copy->tap[0] = '\0';
+        free(copy->qemu);
+        copy->qemu = strdup(VM_CONFIG_QEMU_DEFAULT);
+        if (!copy->qemu)
+                return -ENOMEM;
+        return vm_config_format(copy, ret);
+}
+
+static int pack_with_digest(Ferry__State__V1__SandboxState *state, uint8_t **ret, size_t *ret_n,
+                            uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr) {
+        size_t n = ferry__state__v1__sandbox_state__get_packed_size(state);
+        uint8_t *data;
+
+        if (n + DIGEST_TAIL > MIGRATION_STATE_MAX)
+                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -EMSGSIZE,
+                                       "the sandbox's state is too large to export");
+        data = malloc(n + DIGEST_TAIL);
+        if (!data)
+                return ferry_error_set_errno(reterr, -ENOMEM, "export");
+        ferry__state__v1__sandbox_state__pack(state, data);
+        digest_sha256(data, n, ret_digest);
+        data[n] = 15 << 3 | 2;
+        data[n + 1] = DIGEST_SIZE;
+        memcpy(data + n + 2, ret_digest, DIGEST_SIZE);
+        *ret = data;
+        *ret_n = n + DIGEST_TAIL;
+        return 0;
+}
+
+int migration_state_encode(const char *session_id, const char *sandbox_id,
+                           const uint8_t secret[DIGEST_SIZE], const vm_config *config,
+                           const vm_facts *facts, const InitializeOptions *options, uint8_t **ret,
+                           size_t *ret_n, uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr) {
+        Ferry__State__V1__SandboxState state = FERRY__STATE__V1__SANDBOX_STATE__INIT;
+        Ferry__State__V1__Vm machine = FERRY__STATE__V1__VM__INIT;
+        Ferry__State__V1__Compatibility compatibility = FERRY__STATE__V1__COMPATIBILITY__INIT;
+        _cleanup_(freep) char *json = NULL;
+        encoder e;
+        int r;
+
+        r = portable_config(config, &json);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "export");
+        machine.config = (ProtobufCBinaryData){ strlen(json), (uint8_t *)json };
+        r = encode_files(&e, config, &machine, reterr);
+        if (r < 0)
+                return r;
+
+        compatibility.qemu_version = (char *)facts->qemu_version;
+        compatibility.machine = (char *)facts->machine;
+        compatibility.cpu_model = (char *)facts->cpu_model;
+        compatibility.accelerator = (char *)facts->accelerator;
+        compatibility.memory_bytes = facts->memory_bytes;
+        compatibility.vcpus = facts->vcpus;
+        compatibility.page_size = facts->page_size;
+        compatibility.devices = (char **)facts->devices;
+        compatibility.n_devices = facts->n_devices;
+
+        state.schema_version = MIGRATION_STATE_VERSION;
+        state.session_id = (char *)session_id;
+        state.sandbox_id = (char *)sandbox_id;
+        state.session_secret = (ProtobufCBinaryData){ DIGEST_SIZE, (uint8_t *)secret };
+        state.vm = &machine;
+        state.compatibility = &compatibility;
+        state.options = (InitializeOptions *)options;
+        return pack_with_digest(&state, ret, ret_n, ret_digest, reterr);
+}
+
+/* ---- decode ---- */
+
+static int refuse(ferry_error *reterr, const char *why) {
+        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL, "config: %s", why);
+}
+
+static int check_digest(const uint8_t *data, size_t n, uint8_t ret[DIGEST_SIZE],
+                        ferry_error *reterr) {
+        if (n > MIGRATION_STATE_MAX)
+                return refuse(reterr, "larger than an exported state can be");
+        if (n < DIGEST_TAIL || data[n - DIGEST_TAIL] != (15 << 3 | 2) ||
+            data[n - DIGEST_TAIL + 1] != DIGEST_SIZE)
+                return refuse(reterr, "not an exported state (no digest at its end)");
+        digest_sha256(data, n - DIGEST_TAIL, ret);
+        if (!digest_equal(ret, data + n - DIGEST_SIZE))
+                return refuse(reterr, "damaged on its way (the digest does not match)");
+        return 0;
+}
+
+static int check_message(const Ferry__State__V1__SandboxState *m, const char *session_id,
+                         ferry_error *reterr) {
+        if (m->schema_version != MIGRATION_STATE_VERSION)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "config: schema version %u; this ferry reads %u",
+                                       m->schema_version, MIGRATION_STATE_VERSION);
+        if (strcmp(m->session_id, session_id) != 0)
+                return refuse(reterr, "exported for another session");
+        if (m->session_secret.len != DIGEST_SIZE)
+                return refuse(reterr, "session_secret is not 32 bytes");
+        if (!m->vm || m->vm->config.len == 0)
+                return refuse(reterr, "no VM in it");
+        if (m->vm->n_files > FILES_MAX)
+                return refuse(reterr, "too many files");
+        for (size_t i = 0; i < m->vm->n_files; i++)
+                if (!text_is_plain(m->vm->files[i]->role, 15) ||
+                    (m->vm->files[i]->sha256.len != 0 &&
+                     m->vm->files[i]->sha256.len != DIGEST_SIZE))
+                        return refuse(reterr, "malformed file entry");
+        if (!m->compatibility || m->compatibility->n_devices > DEVICES_MAX)
+                return refuse(reterr, "no compatibility data, or too much of it");
+        if (!text_is_plain(m->compatibility->qemu_version, 255) ||
+            !text_is_plain(m->compatibility->machine, 255) ||
+            !text_is_plain(m->compatibility->cpu_model, 255) ||
+            !text_is_plain(m->compatibility->accelerator, 255))
+                return refuse(reterr, "malformed compatibility data");
+        for (size_t i = 0; i < m->compatibility->n_devices; i++)
+                if (!text_is_plain(m->compatibility->devices[i], 255))
+                        return refuse(reterr, "malformed device entry");
+        return 0;
+}
+
+int migration_state_decode(const uint8_t *data, size_t n, const char *session_id,
+                           migration_state **ret, ferry_error *reterr) {
+        _cleanup_(migration_state_freep) migration_state *state = NULL;
+        int r;
+
+        state = calloc(1, sizeof(*state));
+        if (!state)
+                return ferry_error_set_errno(reterr, -ENOMEM, "import");
+        r = check_digest(data, n, state->digest, reterr);
+        if (r < 0)
+                return r;
+        state->message = ferry__state__v1__sandbox_state__unpack(NULL, n, data);
+        if (!state->message)
+                return refuse(reterr, "does not decode as ferry.state.v1.SandboxState");
+        r = check_message(state->message, session_id, reterr);
+        if (r < 0)
+                return r;
+        r = vm_config_parse((const char *)state->message->vm->config.data,
+                            state->message->vm->config.len, &state->config, reterr);
+        if (r < 0) {
+                if (reterr)
+                        reterr->code = FERRY_INVALID_ARGUMENT;
+                return ferry_error_prefix(reterr, r, "config: VM configuration");
+        }
+        *ret = TAKE_PTR(state);
+        return 0;
+}
+
+/* ---- checks against this host ---- */
+
+/* Collects "; "-separated differences. */
+typedef struct differences {
+        char text[2048];
+        size_t n;
+} differences;
+
+static void _printf_(2, 3) differ(differences *d, const char *format, ...) {
+        va_list ap;
+        int k;
+
+        if (d->n > 0 && d->n + 2 < sizeof(d->text)) {
+                memcpy(d->text + d->n, "; ", 3);
+                d->n += 2;
+        }
+        va_start(ap, format);
+        k = vsnprintf(d->text + d->n, sizeof(d->text) - d->n, format, ap);
+        va_end(ap);
+        if (k > 0)
+                d->n = d->n + (size_t)k < sizeof(d->text) ? d->n + (size_t)k : sizeof(d->text) - 1;
+}
+
+static int report(const differences *d, const char *what, ferry_error *reterr) {
+        if (d->n == 0)
+                return 0;
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EREMOTEIO, "%s: %s", what,
+                               d->text);
+}
+
+static const Ferry__State__V1__File *find_file(const migration_state *state, const char *role) {
+        for (size_t i = 0; i < state->message->vm->n_files; i++)
+                if (strcmp(state->message->vm->files[i]->role, role) == 0)
+                        return state->message->vm->files[i];
+        return NULL;
+}
+
+int migration_state_check_files(const migration_state *state, ferry_error *reterr) {
+        config_file files[FILES_MAX];
+        size_t n = config_files(state->config, files);
+        differences d = { .n = 0 };
+
+        for (size_t i = 0; i < n; i++) {
+                const Ferry__State__V1__File *expected = find_file(state, files[i].role);
+                uint8_t digest[DIGEST_SIZE];
+                uint64_t size = 0;
+                int r;
+
+                if (!expected || (!files[i].writable && expected->sha256.len != DIGEST_SIZE)) {
+                        differ(&d, "the source did not say what %s is", files[i].role);
+                        continue;
+                }
+                r = identify(&files[i], &size, digest);
+                if (r < 0)
+                        differ(&d, "%s %s: %s", files[i].role, files[i].path, strerror(-r));
+                else if (size != expected->size)
+                        differ(&d, "%s %s has %llu bytes here and %llu at the source",
+                               files[i].role, files[i].path, (unsigned long long)size,
+                               (unsigned long long)expected->size);
+                else if (!files[i].writable && !digest_equal(digest, expected->sha256.data))
+                        differ(&d, "%s %s has another content here than at the source",
+                               files[i].role, files[i].path);
+        }
+        return report(&d, "this host does not have what the VM was started from", reterr);
+}
+
+static void compare_text(differences *d, const char *what, const char *there, const char *here) {
+        if (strcmp(there, here) != 0)
+                differ(d, "%s is %s at the source and %s here", what, there, here);
+}
+
+static void compare_number(differences *d, const char *what, uint64_t there, uint64_t here) {
+        if (there != here)
+                differ(d, "%s is %llu at the source and %llu here", what, (unsigned long long)there,
+                       (unsigned long long)here);
+}
+
+int migration_state_check_facts(const migration_state *state, const vm_facts *facts,
+                                ferry_error *reterr) {
+        const Ferry__State__V1__Compatibility *c = state->message->compatibility;
+        differences d = { .n = 0 };
+
+        compare_text(&d, "the machine type", c->machine, facts->machine);
+        compare_text(&d, "the CPU model", c->cpu_model, facts->cpu_model);
+        compare_text(&d, "the accelerator", c->accelerator, facts->accelerator);
+        compare_number(&d, "memory", c->memory_bytes, facts->memory_bytes);
+        compare_number(&d, "the number of vCPUs", c->vcpus, facts->vcpus);
+        compare_number(&d, "the page size", c->page_size, facts->page_size);
+        compare_number(&d, "the number of devices", c->n_devices, facts->n_devices);
+        for (size_t i = 0; i < c->n_devices && i < facts->n_devices; i++)
+                compare_text(&d, "a device", c->devices[i], facts->devices[i]);
+        return report(&d, "the VM would not be the same machine here", reterr);
+}
+
+migration_state *migration_state_free(migration_state *state) {
+        if (!state)
+                return NULL;
+        if (state->message) {
+                if (state->message->session_secret.data)
+                        explicit_bzero(state->message->session_secret.data,
+                                       state->message->session_secret.len);
+                ferry__state__v1__sandbox_state__free_unpacked(state->message, NULL);
+        }
+        vm_config_free(state->config);
+        free(state);
+        return NULL;
+}
