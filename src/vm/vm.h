@@ -15,7 +15,8 @@
  *   -ETIMEDOUT   no answer in time: unknown too
  *   -ECANCELED   vm_close()
  *   others       we could not even ask (-ENOMEM, tap or file errors)
- * Results that a handler gets are borrowed. A handler may call anything here, vm_close() too. */
+ * `error` is NULL for 0 and set for all else. Results are borrowed. A handler may call anything
+ * here, vm_close() too. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,7 +30,7 @@
 
 #define VM_ABSENT UINT64_MAX /* QEMU did not tell */
 
-typedef struct vm vm;
+typedef struct ferry_vm ferry_vm;
 
 typedef enum vm_mode {
         VM_MODE_NORMAL,   /* boots when vm_cont() is called */
@@ -88,26 +89,27 @@ typedef struct vm_facts {
         uint64_t memory_bytes;
         uint32_t vcpus;
         uint32_t page_size;
-        const char *const *devices; /* "id type@address", sorted by id */
+        const char *const *devices; /* "id type", sorted, as QEMU has them now */
         size_t n_devices;
 } vm_facts;
 
 /* All may be NULL. usec: CLOCK_MONOTONIC when the event arrived here. */
 typedef struct vm_handlers {
-        void (*on_stop)(vm *vm, uint64_t usec, void *userdata);
-        void (*on_resume)(vm *vm, uint64_t usec, void *userdata);
+        void (*on_stop)(ferry_vm *vm, uint64_t usec, void *userdata);
+        void (*on_resume)(ferry_vm *vm, uint64_t usec, void *userdata);
         /* reason: QAPI ShutdownCause ("guest-shutdown", "host-qmp-quit"...); on_exit follows */
-        void (*on_shutdown)(vm *vm, bool guest, const char *reason, void *userdata);
-        void (*on_reset)(vm *vm, bool guest, void *userdata);
-        void (*on_migration)(vm *vm, vm_migration_status status, uint64_t usec, void *userdata);
-        void (*on_migration_pass)(vm *vm, uint64_t pass, uint64_t usec, void *userdata);
+        void (*on_shutdown)(ferry_vm *vm, bool guest, const char *reason, void *userdata);
+        void (*on_reset)(ferry_vm *vm, bool guest, void *userdata);
+        void (*on_migration)(ferry_vm *vm, vm_migration_status status, uint64_t usec,
+                             void *userdata);
+        void (*on_migration_pass)(ferry_vm *vm, uint64_t pass, uint64_t usec, void *userdata);
         /* QMP is lost and QEMU still lives two seconds later. Operations fail with -ENOTCONN;
          * vm_kill() works, or vm_close() and vm_attach() anew. */
-        void (*on_lost)(vm *vm, const char *reason, void *userdata);
+        void (*on_lost)(ferry_vm *vm, const char *reason, void *userdata);
         /* QEMU ended, once, last of all; pending operations were completed before. `reason` is
-         * for people: how it ended and the last lines of its log. Also after vm_quit/vm_kill, and
-         * not before on_ready was called. */
-        void (*on_exit)(vm *vm, const char *reason, void *userdata);
+         * for people: how it ended and the last lines of its log. Also after vm_quit/vm_kill, but
+         * not when on_ready reported a failure: that was the end. */
+        void (*on_exit)(ferry_vm *vm, const char *reason, void *userdata);
 } vm_handlers;
 
 typedef struct vm_options {
@@ -122,61 +124,63 @@ typedef struct vm_options {
         gid_t gid;
 } vm_options;
 
-typedef void (*vm_done)(vm *vm, int r, const ferry_error *error, void *userdata);
-typedef void (*vm_status_done)(vm *vm, int r, const ferry_error *error, const vm_status *status,
-                               void *userdata);
-typedef void (*vm_migration_info_done)(vm *vm, int r, const ferry_error *error,
+typedef void (*vm_done)(ferry_vm *vm, int r, const ferry_error *error, void *userdata);
+typedef void (*vm_status_done)(ferry_vm *vm, int r, const ferry_error *error,
+                               const vm_status *status, void *userdata);
+typedef void (*vm_migration_info_done)(ferry_vm *vm, int r, const ferry_error *error,
                                        const vm_migration_info *info, void *userdata);
-typedef void (*vm_facts_done)(vm *vm, int r, const ferry_error *error, const vm_facts *facts,
+typedef void (*vm_facts_done)(ferry_vm *vm, int r, const ferry_error *error, const vm_facts *facts,
                               void *userdata);
 
 /* Starts QEMU: probes the accelerator if need be, makes memory, tap and sockets, spawns, connects
  * QMP, sets capabilities (events, return-path, late-block-activate) and parameters
- * (announce-rounds 0). `on_ready` is called with 0 once the VM is paused and takes orders (then
- * qemu.json is written), else with the error, and QEMU is gone or killed. Either way the caller
- * still owns `*ret` until vm_close(). `handlers` is copied.
- * Negative: nothing was started, `*ret` untouched. */
+ * (announce-rounds 0, no bandwidth limit). `on_ready` is called with 0 once the VM is paused and
+ * takes orders, else with the error, and QEMU is gone. Either way the caller still owns `*ret`
+ * until vm_close(). qemu.json is there from before QEMU's first instruction until its end was
+ * seen, so no crash of ours loses a QEMU. Operations before on_ready: -EBUSY.
+ * vm_close() before on_ready ends a QEMU that was started: nobody uses it yet. `handlers` is
+ * copied. Negative: nothing was started, `*ret` untouched. */
 int vm_start(sd_event *event, const vm_options *options, const vm_handlers *handlers,
-             vm_done on_ready, void *userdata, vm **ret, ferry_error *reterr);
+             vm_done on_ready, void *userdata, ferry_vm **ret, ferry_error *reterr);
 
 /* Finds the QEMU of state_dir again (options->mode is ignored: qemu.json has it). -ESRCH: there is
  * none alive (never was, ended, or the host was rebooted). Otherwise as vm_start(); a failure in
  * `on_ready` leaves QEMU alone. */
 int vm_attach(sd_event *event, const vm_options *options, const vm_handlers *handlers,
-              vm_done on_ready, void *userdata, vm **ret, ferry_error *reterr);
+              vm_done on_ready, void *userdata, ferry_vm **ret, ferry_error *reterr);
 
-/* Lets go: QEMU runs on. Pending operations get -ECANCELED; no handler runs after return. Legal
- * from any handler. Returns NULL. */
-vm *vm_close(vm *vm);
+/* Lets go: QEMU runs on (once it was ready). Pending operations get -ECANCELED; no handler runs
+ * after return. Legal from any handler. Returns NULL. */
+ferry_vm *vm_close(ferry_vm *vm);
 
-bool vm_is_alive(const vm *vm);
-pid_t vm_get_pid(const vm *vm); /* 0 before it is spawned */
+bool vm_is_alive(const ferry_vm *vm);
+pid_t vm_get_pid(const ferry_vm *vm); /* 0 before it is spawned */
 /* What runs: accelerator and cpu resolved once on_ready was called with 0. */
-const vm_config *vm_get_config(const vm *vm);
-vm_mode vm_get_mode(const vm *vm);
+const vm_config *vm_get_config(const ferry_vm *vm);
+vm_mode vm_get_mode(const ferry_vm *vm);
 /* The guest's memory, to hash it while nobody runs; borrowed, -EBADF when not at hand. */
-int vm_get_memory_fd(const vm *vm);
+int vm_get_memory_fd(const ferry_vm *vm);
 /* The tap's name, NULL without a network. */
-const char *vm_get_tap(const vm *vm);
+const char *vm_get_tap(const ferry_vm *vm);
 
 /* Puts the tap on the bridge (if both exist) and lets the guest run: one ioctl, one QMP command.
  * When QEMU refuses the tap is taken off again. On an already running guest: a success. */
-int vm_cont(vm *vm, vm_done done, void *userdata);
+int vm_cont(ferry_vm *vm, vm_done done, void *userdata);
 /* Pauses the guest; the tap stays where it is. */
-int vm_stop(vm *vm, vm_done done, void *userdata);
+int vm_stop(ferry_vm *vm, vm_done done, void *userdata);
 /* Takes the tap off its bridge; no QMP. 0 when it is on none, or there is no tap. */
-int vm_tap_detach(vm *vm, ferry_error *reterr);
+int vm_tap_detach(ferry_vm *vm, ferry_error *reterr);
 /* Sends the guest's address to the network (QEMU's RARPs) `rounds` times. */
-int vm_announce_self(vm *vm, unsigned rounds, vm_done done, void *userdata);
+int vm_announce_self(ferry_vm *vm, unsigned rounds, vm_done done, void *userdata);
 
 /* Asks QEMU to quit, SIGKILL after `grace_usec`, or at once when QMP is dead. `done` gets 0 once
  * the process has ended, just before on_exit. */
-int vm_quit(vm *vm, uint64_t grace_usec, vm_done done, void *userdata);
+int vm_quit(ferry_vm *vm, uint64_t grace_usec, vm_done done, void *userdata);
 /* SIGKILL now; on_exit follows. 0 too when it has ended. */
-int vm_kill(vm *vm);
+int vm_kill(ferry_vm *vm);
 
-int vm_query_status(vm *vm, vm_status_done done, void *userdata);
-int vm_query_facts(vm *vm, vm_facts_done done, void *userdata);
+int vm_query_status(ferry_vm *vm, vm_status_done done, void *userdata);
+int vm_query_facts(ferry_vm *vm, vm_facts_done done, void *userdata);
 
 typedef struct vm_migrate_options {
         bool pause_before_switchover;
@@ -189,18 +193,18 @@ typedef struct vm_migrate_options {
 
 /* Gives QEMU the connected socket and starts. `done`: QEMU has accepted; how it goes comes by
  * on_migration. `fd_consume` is taken on every path: keep a dup for the handover. */
-int vm_migrate_out(vm *vm, int fd_consume, const vm_migrate_options *options, vm_done done,
+int vm_migrate_out(ferry_vm *vm, int fd_consume, const vm_migrate_options *options, vm_done done,
                    void *userdata);
-int vm_migrate_in(vm *vm, int fd_consume, vm_done done, void *userdata);
+int vm_migrate_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
 /* Out of pre-switchover (pause_before_switchover). */
-int vm_migrate_continue(vm *vm, vm_done done, void *userdata);
+int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata);
 /* `done`: the order was taken. on_migration(CANCELLED) says that it is over. A source that was
  * already stopped runs again by itself: QEMU does that, with a RESUME event. */
-int vm_migrate_cancel(vm *vm, vm_done done, void *userdata);
-int vm_set_downtime_limit(vm *vm, uint64_t msec, vm_done done, void *userdata);
-int vm_set_max_bandwidth(vm *vm, uint64_t bytes_per_second, vm_done done, void *userdata);
-int vm_query_migrate(vm *vm, vm_migration_info_done done, void *userdata);
+int vm_migrate_cancel(ferry_vm *vm, vm_done done, void *userdata);
+int vm_set_downtime_limit(ferry_vm *vm, uint64_t msec, vm_done done, void *userdata);
+int vm_set_max_bandwidth(ferry_vm *vm, uint64_t bytes_per_second, vm_done done, void *userdata);
+int vm_query_migrate(ferry_vm *vm, vm_migration_info_done done, void *userdata);
 
 const char *vm_migration_status_to_string(vm_migration_status status);
 
-DEFINE_CLEANUP(vm *, vm_close)
+DEFINE_CLEANUP(ferry_vm *, vm_close)

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+#include "vm/argv.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+/* Guest-visible places: changing one breaks migration from an older ferry. */
+#define SLOT_RNG   0x02
+#define SLOT_NIC   0x03
+#define SLOT_DISKS 0x10
+
+#define ARGS_MAX (64U + 8U * VM_CONFIG_DISKS_MAX)
+
+/* fdsets: 1 is the console's log, disk i has 16 + i. */
+#define FDSET_CONSOLE_LOG 1
+#define FDSET_DISKS       16
+
+char **strv_free(char **strv) {
+        if (!strv)
+                return NULL;
+        for (size_t i = 0; strv[i]; i++)
+                free(strv[i]);
+        free(strv);
+        return NULL;
+}
+
+typedef struct builder {
+        char **argv; /* ARGS_MAX + 1, zeroed */
+        size_t n;
+        bool failed;
+} builder;
+
+static void add(builder *b, const char *format, ...) _printf_(2, 3);
+
+static void add(builder *b, const char *format, ...) {
+        va_list ap;
+        int k;
+
+        if (b->failed)
+                return;
+        if (b->n == ARGS_MAX) {
+                b->failed = true;
+                return;
+        }
+        va_start(ap, format);
+        k = vasprintf(&b->argv[b->n], format, ap);
+        va_end(ap);
+        if (k < 0) {
+                b->argv[b->n] = NULL;
+                b->failed = true;
+        } else
+                b->n++;
+}
+
+static void add_machine(builder *b, const vm_argv_input *in) {
+        const vm_config *config = in->config;
+
+        add(b, "-machine");
+        /* What nobody needs is off: less for a guest to attack, and a faster boot under TCG. */
+        add(b,
+            "%s,memory-backend=ram0,hpet=off,usb=off,sata=off,smbus=off,vmport=off,i8042=off,"
+            "dump-guest-core=off",
+            config->machine);
+        add(b, "-accel");
+        add(b, "%s", config->accelerator == VM_ACCELERATOR_KVM ? "kvm" : "tcg");
+        add(b, "-cpu");
+        /* KVM drops what the host lacks and goes on, unless told: then the guest would differ
+         * between hosts. TCG always lacks something of a real CPU, the same everywhere. */
+        add(b, "%s%s", config->cpu, config->accelerator == VM_ACCELERATOR_KVM ? ",enforce" : "");
+        add(b, "-smp");
+        add(b, "cpus=%u,maxcpus=%u,sockets=1,cores=%u,threads=1", config->vcpus, config->vcpus,
+            config->vcpus);
+        add(b, "-m");
+        add(b, "size=%uM", config->memory_mb);
+        add(b, "-object");
+        add(b, "memory-backend-file,id=ram0,size=%uM,mem-path=/proc/self/fd/%d,share=on",
+            config->memory_mb, in->memory_fd);
+}
+
+static void add_confinement(builder *b) {
+        add(b, "-nodefaults");
+        add(b, "-no-user-config");
+        add(b, "-nographic");
+        add(b, "-sandbox");
+        add(b, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        add(b, "-msg");
+        add(b, "timestamp=on");
+}
+
+static void add_channels(builder *b, const vm_argv_input *in) {
+        add(b, "-chardev");
+        add(b, "socket,id=qmp,fd=%d,server=on,wait=off", in->qmp_fd);
+        add(b, "-mon");
+        add(b, "chardev=qmp,mode=control");
+        add(b, "-add-fd");
+        add(b, "fd=%d,set=%d", in->console_log_fd, FDSET_CONSOLE_LOG);
+        add(b, "-chardev");
+        add(b, "socket,id=console,fd=%d,server=on,wait=off,logfile=/dev/fdset/%d,logappend=on",
+            in->console_fd, FDSET_CONSOLE_LOG);
+        add(b, "-serial");
+        add(b, "chardev:console");
+}
+
+static void add_boot(builder *b, const vm_argv_input *in) {
+        const vm_config *config = in->config;
+
+        if (!config->kernel)
+                return;
+        add(b, "-kernel");
+        if (in->kernel_fd >= 0)
+                add(b, "/proc/self/fd/%d", in->kernel_fd);
+        else
+                add(b, "%s", config->kernel);
+        if (config->initrd) {
+                add(b, "-initrd");
+                if (in->initrd_fd >= 0)
+                        add(b, "/proc/self/fd/%d", in->initrd_fd);
+                else
+                        add(b, "%s", config->initrd);
+        }
+        if (config->cmdline[0] != '\0') {
+                add(b, "-append");
+                add(b, "%s", config->cmdline);
+        }
+}
+
+static void add_devices(builder *b, const vm_argv_input *in) {
+        const vm_config *config = in->config;
+
+        add(b, "-object");
+        add(b, "rng-random,id=rng0,filename=/dev/urandom");
+        add(b, "-device");
+        add(b, "virtio-rng-pci,id=rng,rng=rng0,bus=pcie.0,addr=0x%02x", SLOT_RNG);
+        if (config->has_network) {
+                add(b, "-netdev");
+                add(b, "tap,id=net0,fd=%d,vhost=off", in->tap_fd);
+                add(b, "-device");
+                add(b, "virtio-net-pci,id=nic0,netdev=net0,mac=%s,romfile=,bus=pcie.0,addr=0x%02x",
+                    config->mac, SLOT_NIC);
+        }
+        for (size_t i = 0; i < config->n_disks; i++) {
+                const char *readonly = config->disks[i].readonly ? "on" : "off";
+                int set = FDSET_DISKS + (int)i;
+
+                add(b, "-add-fd");
+                add(b, "fd=%d,set=%d", in->disks[i].fd, set);
+                add(b, "-blockdev");
+                add(b,
+                    "driver=%s,node-name=disk%zu-file,filename=/dev/fdset/%d,cache.direct=%s,"
+                    "read-only=%s,auto-read-only=off",
+                    in->disks[i].block_device ? "host_device" : "file", i, set,
+                    in->disks[i].direct ? "on" : "off", readonly);
+                add(b, "-blockdev");
+                add(b, "driver=raw,node-name=disk%zu-raw,file=disk%zu-file,read-only=%s", i, i,
+                    readonly);
+                add(b, "-device");
+                add(b,
+                    "virtio-blk-pci,id=disk%zu,drive=disk%zu-raw,bootindex=%zu,bus=pcie.0,"
+                    "addr=0x%02x",
+                    i, i, i + 1, SLOT_DISKS + (unsigned)i);
+        }
+}
+
+int vm_argv_build(const vm_argv_input *in, const char *program, char ***ret) {
+        _cleanup_(strv_freep) char **argv = NULL;
+        builder b;
+
+        argv = calloc(ARGS_MAX + 1, sizeof(*argv));
+        if (!argv)
+                return -ENOMEM;
+        b = (builder){ .argv = argv };
+        add(&b, "%s", program);
+        if (in->name) {
+                add(&b, "-name");
+                add(&b, "guest=%s", in->name);
+        }
+        add_machine(&b, in);
+        add_confinement(&b);
+        add_channels(&b, in);
+        add_boot(&b, in);
+        add_devices(&b, in);
+        /* Always paused: who owns the guest says `cont`. */
+        add(&b, "-S");
+        if (in->mode == VM_MODE_INCOMING) {
+                add(&b, "-incoming");
+                add(&b, "defer");
+        }
+        if (b.failed)
+                return -ENOMEM;
+        *ret = TAKE_PTR(argv);
+        return 0;
+}

@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: MIT */
+#include <inttypes.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "vm/migration-info.h"
+#include "vm/tap.h"
+#include "vm/vm-internal.h"
+
+/* An operation is a row of QMP commands: each is sent when the one before was done, the first
+ * refusal ends it. It holds a reference to the VM, and its end is the answer to its last command,
+ * which the QMP client gives exactly once. */
+
+#define STEPS_MAX       6U
+#define FD_NAME         "ferry-migration" /* must not begin with a digit */
+#define DEVICES_MAX     64U
+#define FACT_MAX        256U
+#define GUEST_PAGE_SIZE 4096U /* x86 */
+
+#define DOWNTIME_LIMIT_MAX  2000000U /* QEMU's, ms */
+#define BANDWIDTH_UNLIMITED 1000000000000ULL
+#define BANDWIDTH_MAX       ((uint64_t)INT64_MAX)
+
+typedef struct op_step {
+        const char *command;
+        json_t *arguments; /* owned; NULL = none */
+        int fd;            /* owned; -EBADF = none */
+} op_step;
+
+typedef struct vm_op {
+        ferry_vm *vm;
+        op_step steps[STEPS_MAX];
+        size_t n_steps, current;
+        bool failed_to_build;
+        /* Looks at the answer of step `current`; negative ends the operation. May add steps. */
+        int (*take)(struct vm_op *op, const json_t *value, ferry_error *reterr);
+        /* Exactly once, the last thing; calls the caller's handler. */
+        void (*finish)(struct vm_op *op, int r, const ferry_error *error);
+        void *userdata;
+        union {
+                vm_done plain;
+                vm_status_done status;
+                vm_migration_info_done info;
+                vm_facts_done facts;
+        } done;
+        struct facts_store *facts;
+        json_t *value; /* the last answer, when kept by `take` */
+} vm_op;
+
+typedef struct facts_store {
+        vm_facts facts;
+        char version[FACT_MAX], machine[FACT_MAX], cpu[FACT_MAX], accelerator[8];
+        char *devices[DEVICES_MAX];
+} facts_store;
+
+static vm_op *op_free(vm_op *op) {
+        if (!op)
+                return NULL;
+        for (size_t i = 0; i < op->n_steps; i++) {
+                json_decref(op->steps[i].arguments);
+                fd_close(op->steps[i].fd);
+        }
+        if (op->facts)
+                for (size_t i = 0; i < op->facts->facts.n_devices; i++)
+                        free(op->facts->devices[i]);
+        free(op->facts);
+        json_decref(op->value);
+        vm_unpin(op->vm);
+        free(op);
+        return NULL;
+}
+
+DEFINE_CLEANUP(vm_op *, op_free)
+
+static void finish_plain(vm_op *op, int r, const ferry_error *error) {
+        if (op->done.plain)
+                op->done.plain(op->vm, r, error, op->userdata);
+}
+
+static vm_op *op_new(ferry_vm *vm, vm_done done, void *userdata) {
+        vm_op *op = malloc(sizeof(*op));
+
+        if (!op)
+                return NULL;
+        *op = (vm_op){ .vm = vm, .finish = finish_plain, .userdata = userdata };
+        op->done.plain = done;
+        vm_pin(vm);
+        return op;
+}
+
+/* `arguments_consume` NULL from a failed json_pack() is told by `has_arguments`. Both are taken. */
+static void op_add(vm_op *op, const char *command, bool has_arguments, json_t *arguments_consume,
+                   int fd_consume) {
+        if (op->n_steps == STEPS_MAX || (has_arguments && !arguments_consume)) {
+                op->failed_to_build = true;
+                json_decref(arguments_consume);
+                fd_close(fd_consume);
+                return;
+        }
+        op->steps[op->n_steps++] = (op_step){ command, arguments_consume, fd_consume };
+}
+
+static void on_answer(qmp_client *client, int r, const json_t *value, const qmp_error *refused,
+                      void *userdata);
+
+static int op_send(vm_op *op) {
+        op_step *step = &op->steps[op->current];
+        json_t *arguments = TAKE_PTR(step->arguments);
+        int fd = TAKE_FD(step->fd);
+
+        if (!op->vm->qmp) {
+                json_decref(arguments);
+                fd_close(fd);
+                return -ENOTCONN;
+        }
+        return qmp_client_invoke_fd(op->vm->qmp, step->command, arguments, fd, VM_OP_TIMEOUT_USEC,
+                                    on_answer, op);
+}
+
+static int op_begin(vm_op *op_consume) {
+        _cleanup_(op_freep) vm_op *op = op_consume;
+        int r;
+
+        if (!op || op->failed_to_build)
+                return -ENOMEM;
+        if (op->vm->phase < VM_PHASE_READY)
+                return -EBUSY;
+        if (op->vm->phase > VM_PHASE_READY)
+                return -ENOTCONN;
+        r = op_send(op);
+        if (r == 0)
+                op = NULL; /* the answer's now */
+        return r;
+}
+
+static void op_end(vm_op *op_consume, int r, ferry_error *error) {
+        _cleanup_(op_freep) vm_op *op = op_consume;
+
+        op->finish(op, r, r < 0 ? error : NULL);
+}
+
+static void on_answer(qmp_client *client, int r, const json_t *value, const qmp_error *refused,
+                      void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        vm_op *op = userdata;
+        const char *command = op->steps[op->current].command;
+
+        /* QEMU's end closes the client too: that is not the caller's doing. */
+        if (r == -ECANCELED && op->vm->phase != VM_PHASE_CLOSED)
+                r = -ENOTCONN;
+        if (r == 0 && refused)
+                r = ferry_error_set(&error, FERRY_FAILED_PRECONDITION, -EREMOTEIO,
+                                    "QEMU refused %s: %s", command, refused->description);
+        else if (r == -ENOTCONN)
+                ferry_error_set(&error, FERRY_UNAVAILABLE, r, "QEMU is gone: %s is undecided",
+                                command);
+        else if (r == -ECANCELED)
+                ferry_error_set(&error, FERRY_CANCELLED, r, "the VM was let go");
+        else if (r < 0)
+                ferry_error_set_errno(&error, r, "QEMU's answer to %s", command);
+        else if (op->take)
+                r = op->take(op, value, &error);
+        if (r == 0 && op->failed_to_build)
+                r = ferry_error_set_errno(&error, -ENOMEM, "%s", command);
+        if (r == 0 && ++op->current < op->n_steps) {
+                r = op_send(op);
+                if (r == 0)
+                        return;
+                ferry_error_set_errno(&error, r, "%s", op->steps[op->current].command);
+        }
+        op_end(op, r, &error);
+}
+
+/* One command, no result. */
+static int simple(ferry_vm *vm, const char *command, bool has_arguments, json_t *arguments_consume,
+                  vm_done done, void *userdata) {
+        vm_op *op = op_new(vm, done, userdata);
+
+        if (!op) {
+                json_decref(arguments_consume);
+                return -ENOMEM;
+        }
+        op_add(op, command, has_arguments, arguments_consume, -EBADF);
+        return op_begin(op);
+}
+
+/* --- run and pause --- */
+
+int vm_tap_detach(ferry_vm *vm, ferry_error *reterr) {
+        int r;
+
+        if (vm->tap[0] == '\0')
+                return 0;
+        r = tap_detach(vm->tap, reterr);
+        if (r == 0)
+                vm->tap_attached = false;
+        return r;
+}
+
+static void finish_cont(vm_op *op, int r, const ferry_error *error) {
+        /* Refused: not our guest to run, so not our place on the network. */
+        if (r == -EREMOTEIO)
+                (void)vm_tap_detach(op->vm, NULL);
+        finish_plain(op, r, error);
+}
+
+int vm_cont(ferry_vm *vm, vm_done done, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        vm_op *op;
+        int r;
+
+        if (vm->phase != VM_PHASE_READY)
+                return vm->phase < VM_PHASE_READY ? -EBUSY : -ENOTCONN;
+        if (vm->tap[0] != '\0' && vm->bridge[0] != '\0' && !vm->tap_attached) {
+                r = tap_attach(vm->tap, vm->bridge, &error);
+                if (r < 0)
+                        return vm_report_later(vm, r, &error, done, userdata);
+                vm->tap_attached = true;
+        }
+        op = op_new(vm, done, userdata);
+        if (!op)
+                return -ENOMEM;
+        op->finish = finish_cont;
+        op_add(op, "cont", false, NULL, -EBADF);
+        return op_begin(op);
+}
+
+int vm_stop(ferry_vm *vm, vm_done done, void *userdata) {
+        return simple(vm, "stop", false, NULL, done, userdata);
+}
+
+int vm_announce_self(ferry_vm *vm, unsigned rounds, vm_done done, void *userdata) {
+        if (rounds < 1 || rounds > 1000)
+                return -EINVAL;
+        return simple(vm, "announce-self", true,
+                      json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds",
+                                (int)rounds, "step", 100),
+                      done, userdata);
+}
+
+/* --- questions --- */
+
+static int keep_value(vm_op *op, const json_t *value, ferry_error *reterr) {
+        op->value = json_incref((json_t *)value);
+        return 0;
+}
+
+static void finish_status(vm_op *op, int r, const ferry_error *error) {
+        const char *state = json_string_value(json_object_get(op->value, "status"));
+        vm_status status = {
+                .running = json_is_true(json_object_get(op->value, "running")),
+                .state = state ? state : "unknown",
+        };
+
+        if (op->done.status)
+                op->done.status(op->vm, r, error, r == 0 ? &status : NULL, op->userdata);
+}
+
+int vm_query_status(ferry_vm *vm, vm_status_done done, void *userdata) {
+        vm_op *op = op_new(vm, NULL, userdata);
+
+        if (!op)
+                return -ENOMEM;
+        op->done.status = done;
+        op->take = keep_value;
+        op->finish = finish_status;
+        op_add(op, "query-status", false, NULL, -EBADF);
+        return op_begin(op);
+}
+
+static void finish_info(vm_op *op, int r, const ferry_error *error) {
+        vm_migration_info_store store;
+
+        vm_migration_info_parse(op->value, &store);
+        if (op->done.info)
+                op->done.info(op->vm, r, error, r == 0 ? &store.info : NULL, op->userdata);
+}
+
+int vm_query_migrate(ferry_vm *vm, vm_migration_info_done done, void *userdata) {
+        vm_op *op = op_new(vm, NULL, userdata);
+
+        if (!op)
+                return -ENOMEM;
+        op->done.info = done;
+        op->take = keep_value;
+        op->finish = finish_info;
+        op_add(op, "query-migrate", false, NULL, -EBADF);
+        return op_begin(op);
+}
+
+static int bad_answer(ferry_error *reterr, const char *command) {
+        return ferry_error_set(reterr, FERRY_INTERNAL, -EBADMSG,
+                               "QEMU's answer to %s is not understood", command);
+}
+
+/* A QOM type without its suffix: "pc-q35-7.2-machine" -> "pc-q35-7.2". */
+static int take_type(const json_t *value, const char *suffix, char ret[FACT_MAX],
+                     ferry_error *reterr) {
+        const char *type = json_string_value(value);
+        size_t n = type ? strlen(type) : 0, n_suffix = strlen(suffix);
+
+        if (n <= n_suffix || n >= FACT_MAX || strcmp(type + n - n_suffix, suffix) != 0)
+                return bad_answer(reterr, "qom-get");
+        memcpy(ret, type, n - n_suffix);
+        ret[n - n_suffix] = '\0';
+        return 0;
+}
+
+static int compare_strings(const void *a, const void *b) {
+        return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* [{"name": "disk0", "type": "child<virtio-blk-pci>"}, ...] */
+static int take_devices(facts_store *store, const json_t *list, ferry_error *reterr) {
+        for (size_t i = 0; i < json_array_size(list); i++) {
+                const json_t *entry = json_array_get(list, i);
+                const char *name = json_string_value(json_object_get(entry, "name"));
+                const char *type = json_string_value(json_object_get(entry, "type"));
+                char *line;
+
+                if (!name || !type || strncmp(type, "child<", 6) != 0)
+                        continue;
+                if (store->facts.n_devices == DEVICES_MAX)
+                        return bad_answer(reterr, "qom-list");
+                if (asprintf(&line, "%s %.*s", name, (int)strcspn(type + 6, ">"), type + 6) < 0)
+                        return ferry_error_set_errno(reterr, -ENOMEM, "devices");
+                store->devices[store->facts.n_devices++] = line;
+        }
+        qsort(store->devices, store->facts.n_devices, sizeof(store->devices[0]), compare_strings);
+        return 0;
+}
+
+static int take_cpus(vm_op *op, const json_t *list, ferry_error *reterr) {
+        const char *path = json_string_value(json_object_get(json_array_get(list, 0), "qom-path"));
+
+        if (!path)
+                return bad_answer(reterr, "query-cpus-fast");
+        op_add(op, "qom-get", true, json_pack("{s:s, s:s}", "path", path, "property", "type"),
+               -EBADF);
+        return 0;
+}
+
+enum { FACT_KVM, FACT_MACHINE, FACT_DEVICES, FACT_CPUS, FACT_CPU };
+
+static int take_fact(vm_op *op, const json_t *value, ferry_error *reterr) {
+        facts_store *store = op->facts;
+
+        switch (op->current) {
+        case FACT_KVM:
+                strcpy(store->accelerator,
+                       json_is_true(json_object_get(value, "enabled")) ? "kvm" : "tcg");
+                return 0;
+        case FACT_MACHINE:
+                return take_type(value, "-machine", store->machine, reterr);
+        case FACT_DEVICES:
+                return take_devices(store, value, reterr);
+        case FACT_CPUS:
+                return take_cpus(op, value, reterr);
+        default:
+                return take_type(value, "-x86_64-cpu", store->cpu, reterr);
+        }
+}
+
+static void finish_facts(vm_op *op, int r, const ferry_error *error) {
+        if (op->done.facts)
+                op->done.facts(op->vm, r, error, r == 0 ? &op->facts->facts : NULL, op->userdata);
+}
+
+static int facts_init(vm_op *op) {
+        const qmp_version *version = op->vm->qmp ? qmp_client_get_version(op->vm->qmp) : NULL;
+        facts_store *store = calloc(1, sizeof(*store));
+
+        if (!store)
+                return -ENOMEM;
+        if (version && version->package[0] != '\0')
+                snprintf(store->version, sizeof(store->version), "%u.%u.%u %s", version->major,
+                         version->minor, version->micro, version->package);
+        else if (version)
+                snprintf(store->version, sizeof(store->version), "%u.%u.%u", version->major,
+                         version->minor, version->micro);
+        store->facts = (vm_facts){
+                .qemu_version = store->version,
+                .machine = store->machine,
+                .cpu_model = store->cpu,
+                .accelerator = store->accelerator,
+                .memory_bytes = (uint64_t)op->vm->config->memory_mb << 20,
+                .vcpus = op->vm->config->vcpus,
+                .page_size = GUEST_PAGE_SIZE,
+                .devices = (const char *const *)store->devices,
+        };
+        op->facts = store;
+        return 0;
+}
+
+int vm_query_facts(ferry_vm *vm, vm_facts_done done, void *userdata) {
+        vm_op *op = op_new(vm, NULL, userdata);
+
+        if (!op)
+                return -ENOMEM;
+        if (facts_init(op) < 0) {
+                op_free(op);
+                return -ENOMEM;
+        }
+        op->done.facts = done;
+        op->take = take_fact;
+        op->finish = finish_facts;
+        op_add(op, "query-kvm", false, NULL, -EBADF);
+        op_add(op, "qom-get", true, json_pack("{s:s, s:s}", "path", "/machine", "property", "type"),
+               -EBADF);
+        op_add(op, "qom-list", true, json_pack("{s:s}", "path", "/machine/peripheral"), -EBADF);
+        op_add(op, "query-cpus-fast", false, NULL, -EBADF);
+        return op_begin(op);
+}
+
+/* --- migration --- */
+
+static json_t *capability(const char *name, bool on) {
+        return json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", name, "state", (int)on);
+}
+
+static json_t *migrate_parameters(const vm_migrate_options *options) {
+        uint64_t bandwidth = options->max_bytes_per_second;
+        json_t *parameters;
+
+        if (bandwidth == 0)
+                bandwidth = BANDWIDTH_UNLIMITED;
+        parameters =
+                json_pack("{s:I, s:I}", "downtime-limit", (json_int_t)options->downtime_limit_msec,
+                          "max-bandwidth", (json_int_t)bandwidth);
+        if (parameters && options->throttle_initial > 0 &&
+            json_object_set_new(parameters, "cpu-throttle-initial",
+                                json_integer(options->throttle_initial)) < 0) {
+                json_decref(parameters);
+                return NULL;
+        }
+        if (parameters && options->throttle_increment > 0 &&
+            json_object_set_new(parameters, "cpu-throttle-increment",
+                                json_integer(options->throttle_increment)) < 0) {
+                json_decref(parameters);
+                return NULL;
+        }
+        return parameters;
+}
+
+static void add_getfd(vm_op *op, int fd_consume) {
+        op_add(op, "getfd", true, json_pack("{s:s}", "fdname", FD_NAME), fd_consume);
+}
+
+/* When QEMU has the descriptor and refuses to use it, it must let go of it: else the peer would
+ * never see the end of the connection. */
+static void finish_migrate(vm_op *op, int r, const ferry_error *error) {
+        if (r == -EREMOTEIO && op->vm->qmp && op->current == op->n_steps - 1)
+                (void)qmp_client_invoke(op->vm->qmp, "closefd",
+                                        json_pack("{s:s}", "fdname", FD_NAME), VM_OP_TIMEOUT_USEC,
+                                        NULL, NULL);
+        finish_plain(op, r, error);
+}
+
+int vm_migrate_out(ferry_vm *vm, int fd_consume, const vm_migrate_options *options, vm_done done,
+                   void *userdata) {
+        _cleanup_(closep) int fd = fd_consume;
+        vm_op *op;
+
+        if (options->downtime_limit_msec > DOWNTIME_LIMIT_MAX ||
+            options->max_bytes_per_second > BANDWIDTH_MAX || options->throttle_initial > 99 ||
+            options->throttle_increment > 99)
+                return -EINVAL;
+        op = op_new(vm, done, userdata);
+        if (!op)
+                return -ENOMEM;
+        op->finish = finish_migrate;
+        /* One by one and in order: `migrate` must not run with what was refused before. */
+        op_add(op, "migrate-set-capabilities", true,
+               capability("pause-before-switchover", options->pause_before_switchover), -EBADF);
+        op_add(op, "migrate-set-capabilities", true,
+               capability("auto-converge", options->auto_converge), -EBADF);
+        op_add(op, "migrate-set-parameters", true, migrate_parameters(options), -EBADF);
+        add_getfd(op, TAKE_FD(fd));
+        op_add(op, "migrate", true, json_pack("{s:s}", "uri", "fd:" FD_NAME), -EBADF);
+        return op_begin(op);
+}
+
+int vm_migrate_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
+        _cleanup_(closep) int fd = fd_consume;
+        vm_op *op = op_new(vm, done, userdata);
+
+        if (!op)
+                return -ENOMEM;
+        op->finish = finish_migrate;
+        add_getfd(op, TAKE_FD(fd));
+        op_add(op, "migrate-incoming", true, json_pack("{s:s}", "uri", "fd:" FD_NAME), -EBADF);
+        return op_begin(op);
+}
+
+int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata) {
+        return simple(vm, "migrate-continue", true, json_pack("{s:s}", "state", "pre-switchover"),
+                      done, userdata);
+}
+
+int vm_migrate_cancel(ferry_vm *vm, vm_done done, void *userdata) {
+        return simple(vm, "migrate_cancel", false, NULL, done, userdata);
+}
+
+int vm_set_downtime_limit(ferry_vm *vm, uint64_t msec, vm_done done, void *userdata) {
+        if (msec > DOWNTIME_LIMIT_MAX)
+                return -EINVAL;
+        return simple(vm, "migrate-set-parameters", true,
+                      json_pack("{s:I}", "downtime-limit", (json_int_t)msec), done, userdata);
+}
+
+int vm_set_max_bandwidth(ferry_vm *vm, uint64_t bytes_per_second, vm_done done, void *userdata) {
+        if (bytes_per_second > BANDWIDTH_MAX)
+                return -EINVAL;
+        if (bytes_per_second == 0)
+                bytes_per_second = BANDWIDTH_UNLIMITED;
+        return simple(vm, "migrate-set-parameters", true,
+                      json_pack("{s:I}", "max-bandwidth", (json_int_t)bytes_per_second), done,
+                      userdata);
+}
