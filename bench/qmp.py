@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""A QEMU for a bench: its process and its QMP socket, synchronous, events with QEMU's own times."""
+import array
+import json
+import os
+import socket
+import subprocess
+import time
+
+DEADLINE = 60  # seconds; nothing here takes long, so this only ends what hangs
+
+
+class QmpError(Exception):
+    pass
+
+
+class Qemu:
+    """One QEMU, started paused or not as `arguments` say. close() always ends it."""
+
+    def __init__(self, folder, name, arguments, binary="qemu-system-x86_64"):
+        self.path = os.path.join(folder, f"{name}.qmp")
+        self.log = os.path.join(folder, f"{name}.log")
+        self.sock = None
+        self.buffer, self.events = b"", []
+        with open(self.log, "wb") as log:
+            # Not the caller's process: what it opens must not be inherited, and Ctrl-C is ours.
+            self.process = subprocess.Popen(
+                [binary, *arguments, "-qmp", f"unix:{self.path},server=on,wait=off"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def connect(self):
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX)
+            try:
+                self.sock.connect(self.path)
+                break
+            except OSError:
+                self.sock.close()
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise QmpError(f"QEMU does not answer: {self.tail()}")
+            time.sleep(0.005)
+        self.sock.settimeout(DEADLINE)
+        self.read()
+        self.call("qmp_capabilities")
+
+    def tail(self):
+        with open(self.log, "rb") as log:
+            return log.read()[-400:].decode("utf-8", "replace").strip()
+
+    def read(self):
+        while b"\n" not in self.buffer:
+            more = self.sock.recv(65536)
+            if not more:
+                raise QmpError(f"QEMU ended: {self.tail()}")
+            self.buffer += more
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return json.loads(line)
+
+    def call(self, command, fd=None, **arguments):
+        """The command's result. `fd` goes along (getfd)."""
+        text = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        rights = []
+        if fd is not None:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        self.sock.sendmsg([text], rights)
+        while True:
+            reply = self.read()
+            if "event" in reply:
+                self.events.append(reply)
+            elif "error" in reply:
+                raise QmpError(f"{command}: {reply['error']['desc']}")
+            else:
+                return reply["return"]
+
+    def wait(self, name, status=None):
+        """Waits for an event that came since forget(); the time, in seconds, that QEMU gave it."""
+        seen = 0
+        while True:
+            while seen < len(self.events):
+                event = self.events[seen]
+                seen += 1
+                if event["event"] != name:
+                    continue
+                data = event.get("data", {})
+                if data.get("status") == "failed" and status != "failed":
+                    raise QmpError(f"migration failed: {self.tail()}")
+                if status in (None, data.get("status")):
+                    stamp = event["timestamp"]
+                    return stamp["seconds"] + stamp["microseconds"] / 1e6
+            reply = self.read()
+            if "event" not in reply:
+                raise QmpError(f"unexpected: {reply}")
+            self.events.append(reply)
+
+    def forget(self):
+        self.events.clear()
+
+    def close(self):
+        if self.sock:
+            self.sock.close()
+        self.process.kill()
+        self.process.wait()
