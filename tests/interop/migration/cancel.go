@@ -24,7 +24,7 @@ func (t *run) cancelAndSettle(sid string, source, destination *subscription, tra
 
 	source.waitAny("FAILED/CANCELLED", func(e event) bool { return e.is(phaseFailed, cancelled) })
 	destination.waitAny("the cancel", func(e event) bool {
-		return e.is(phaseDone, cancelled) || (linked && aborted(e))
+		return e.is(phaseDone, cancelled) || (linked && broken(e))
 	})
 
 	t.source.expect("while it still owns the guest", stop(sid), codes.FailedPrecondition)
@@ -45,21 +45,31 @@ func (t *run) cancelAndSettle(sid string, source, destination *subscription, tra
 		if e.phase() == phaseFailed {
 			n["source"]++
 		}
+		if e.phase() == recoveryDone {
+			n["recovery"]++
+		}
 	}
 	for _, e := range d {
 		r.check(e.phase() <= offlineDone || e.is(phaseDone, success) || e.is(phaseDone, cancelled) ||
-			(linked && aborted(e)), fmt.Sprintf("destination: %v belongs to a cancel", e),
+			(linked && broken(e)), fmt.Sprintf("destination: %v belongs to a cancel", e),
 			"no *_FAILED, no BLACKOUT_EXITED", destination.describe(d))
-		if e.is(phaseDone, cancelled) || aborted(e) {
+		if e.is(phaseDone, cancelled) || broken(e) {
 			n["destination"]++
 		}
 	}
 	r.check(n["source"] == 1, "source: FAILED came once", 1, source.describe(s))
+	r.check(n["recovery"] == 1, "source: RECOVERY_DONE came once", 1, source.describe(s))
 	r.check(n["destination"] == 1, "destination: its end came once", 1, destination.describe(d))
 	t.source.mustRunAlone(t.destination)
 }
 
-// aborted: how a destination may report that the source gave up, when it hears it from the source.
+// broken: how a destination may report a connection that ended: it cannot know yet that this is the
+// source's cancel, or whose fault it is.
+func broken(e event) bool {
+	return aborted(e) || e.is(phaseFailed, targetFailed)
+}
+
+// aborted: how a destination may report that the source ran again, when the source tells it.
 func aborted(e event) bool {
 	return (e.phase() == phaseDone || e.phase() == phaseFailed) &&
 		(e.state() == cancelled || e.state() == sourceFailed)

@@ -115,7 +115,7 @@ func matrixLight(t *run) {
 	t.destination.expect(when, resume(sid), codes.OK)
 	for _, s := range both {
 		s.expect(when, transfer(sid), fp)
-		s.expect(when, socket(sid, info), ae)
+		s.expect(when, socket(sid, info), ae, fp) /* upstream keeps its socket to the end */
 		s.expect(when, prepare(sid, nil), fp)
 		s.expect(when, cancel(sid), fp)
 		s.expect(when, finalize(sid, unspecified), ia)
