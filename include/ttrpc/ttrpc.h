@@ -129,8 +129,8 @@ int ttrpc_call_fail(ttrpc_call *call, int32_t code, const char *format, ...)
         __attribute__((format(printf, 3, 4)))
 #endif
         ;
-/* Streams: one message; not taken (-EAGAIN) while more than 256 KiB wait to be written for this
- * call: on_writable says when there is room. */
+/* Streams: one message; not taken (-EAGAIN) while 256 KiB or more wait to be written to the peer:
+ * on_writable says when there is room. -EMSGSIZE: over 4 MiB, not taken. */
 int ttrpc_call_send(ttrpc_call *call, const uint8_t *payload, size_t n);
 int ttrpc_call_finish(ttrpc_call *call);
 
@@ -196,6 +196,9 @@ int ttrpc_client_stream(ttrpc_client *client, const char *service, const char *m
                         const uint8_t *payload, size_t n, const ttrpc_call_options *options,
                         ttrpc_message_handler on_message, ttrpc_reply_handler on_end,
                         void *userdata, ttrpc_slot **ret_slot);
+/* Called with the call's userdata when it is over, however it ended, after the last callback; also on
+ * cancel. */
+void ttrpc_slot_set_destroy(ttrpc_slot *slot, void (*destroy)(void *userdata));
 /* Forgets the call: no callback follows. The protocol has no cancel: the server works on. */
 ttrpc_slot *ttrpc_slot_cancel(ttrpc_slot *slot);
 
