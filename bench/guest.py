@@ -52,7 +52,7 @@ def wait_ready(chain):
 
 
 class FerryChain:
-    """A chain like those of peers.py: a sandbox that goes to and fro between two hosts."""
+    """A chain like those of peers.py: a sandbox that goes back and forth between two hosts."""
 
     NAME = "bench"
 
