@@ -139,8 +139,8 @@ static void test_no_call_waits_for_ever(void **state) {
         }
 }
 
-/* The way out of everything that is not the other side's: from any state of an owner, Cancel, RESUME,
- * or what happens by itself, leads to a state where Cleanup is answered. */
+/* The way out of everything that is not the other side's: from any state of an owner, Cancel,
+ * RESUME, or what happens by itself, leads to a state where Cleanup is answered. */
 static void test_every_session_can_end(void **state) {
         bool ends[_MIG_STATE_MAX] = { [MIG_IDLE] = true };
         bool more = true;
@@ -158,8 +158,8 @@ static void test_every_session_can_end(void **state) {
 
 /*
  * Both sides' tables at once, with a connection that may break and lose what is in flight, callers
- * that may do anything at any time, and QEMUs that finish whenever they like: everything reachable is
- * visited, and the guest never runs on both sides.
+ * that may do anything at any time, and QEMUs that finish whenever they like: everything reachable
+ * is visited, and the guest never runs on both sides.
  */
 #define QUEUE 4
 

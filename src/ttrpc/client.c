@@ -192,8 +192,8 @@ static int send_request(ttrpc_client *c, uint32_t id, bool stream, const ttrpc_r
         if (size > TTRPC_MESSAGE_MAX)
                 return -EMSGSIZE;
         /* a server stream is half-closed at once; REMOTE_OPEN is for client streams */
-        at = ttrpc_conn_put(&c->io, id, TTRPC_FRAME_REQUEST,
-                            stream ? TTRPC_FLAG_REMOTE_CLOSED : 0, size);
+        at = ttrpc_conn_put(&c->io, id, TTRPC_FRAME_REQUEST, stream ? TTRPC_FLAG_REMOTE_CLOSED : 0,
+                            size);
         if (!at)
                 return -ENOMEM;
         ttrpc_request_format(q, at);
@@ -251,9 +251,9 @@ EXPORT int ttrpc_client_call(ttrpc_client *c, const char *service, const char *m
 }
 
 EXPORT int ttrpc_client_stream(ttrpc_client *c, const char *service, const char *method,
-                               const uint8_t *payload, size_t n,
-                               const ttrpc_call_options *options, ttrpc_message_handler on_message,
-                               ttrpc_reply_handler on_end, void *userdata, ttrpc_slot **ret_slot) {
+                               const uint8_t *payload, size_t n, const ttrpc_call_options *options,
+                               ttrpc_message_handler on_message, ttrpc_reply_handler on_end,
+                               void *userdata, ttrpc_slot **ret_slot) {
         return start(c, service, method, payload, n, options, on_message, on_end, userdata,
                      ret_slot);
 }

@@ -10,9 +10,9 @@
 
 #include "ttrpc/ttrpc.h"
 
-#define READ_SIZE  16384U
+#define READ_SIZE 16384U
 /* Buffers larger than this are given back when they are empty: an idle peer costs little. */
-#define KEEP_SIZE  16384U
+#define KEEP_SIZE 16384U
 
 int ttrpc_conn_init(ttrpc_conn *c, int fd_consume) {
         int flags = fcntl(fd_consume, F_GETFL);
@@ -152,9 +152,8 @@ uint8_t *ttrpc_conn_put(ttrpc_conn *c, uint32_t stream_id, uint8_t type, uint8_t
         };
         uint8_t *at;
 
-        if (length > TTRPC_MESSAGE_MAX ||
-            reserve(&c->out, &c->out_begin, &c->out_end, &c->out_size,
-                    TTRPC_HEADER_SIZE + length) < 0)
+        if (length > TTRPC_MESSAGE_MAX || reserve(&c->out, &c->out_begin, &c->out_end, &c->out_size,
+                                                  TTRPC_HEADER_SIZE + length) < 0)
                 return NULL;
         at = c->out + c->out_end;
         ttrpc_frame_format(&header, at);

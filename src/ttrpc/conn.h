@@ -28,8 +28,8 @@ void ttrpc_conn_done(ttrpc_conn *c);
 
 /* Reads what is there. 1 got some, 0 nothing now, -ENOTCONN the end, another errno. */
 int ttrpc_conn_read(ttrpc_conn *c);
-/* The next frame in what was read. 1: *ret, and its data, valid until the next call here; 2: *ret, and
- * the data was too long: it is being thrown away; 0: more must be read; -EPROTO. */
+/* The next frame in what was read. 1: *ret, and its data, valid until the next call here; 2: *ret,
+ * and the data was too long: it is being thrown away; 0: more must be read; -EPROTO. */
 int ttrpc_conn_next(ttrpc_conn *c, ttrpc_frame_header *ret, const uint8_t **ret_data);
 
 /* Room for a frame with `length` bytes, header filled in; NULL when out of memory. */

@@ -38,7 +38,8 @@ typedef struct ttrpc_response {
         size_t n_payload;
 } ttrpc_response;
 
-/* 0 or -EBADMSG. Unknown fields are skipped; strings are UTF-8; metadata over the cap is an error. */
+/* 0 or -EBADMSG. Unknown fields are skipped; strings are UTF-8; metadata over the cap is an error.
+ */
 int ttrpc_request_parse(const uint8_t *data, size_t n, ttrpc_request *ret);
 int ttrpc_response_parse(const uint8_t *data, size_t n, ttrpc_response *ret);
 

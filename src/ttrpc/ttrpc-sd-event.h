@@ -12,6 +12,6 @@ typedef struct ttrpc_attachment ttrpc_attachment;
 /* The server or client must outlive the attachment. */
 int ttrpc_server_attach_event(ttrpc_server *server, sd_event *event, ttrpc_attachment **ret);
 int ttrpc_client_attach_event(ttrpc_client *client, sd_event *event, ttrpc_attachment **ret);
-/* Looks anew at what there is to wait for: after a call was made outside of the loop's callbacks is
- * not needed (it is looked at before each sleep). NULL is fine. */
+/* Stops driving it; what there is to wait for is looked at anew before each sleep of the loop.
+ * NULL is fine. */
 ttrpc_attachment *ttrpc_attachment_free(ttrpc_attachment *attachment);
