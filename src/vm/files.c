@@ -172,8 +172,8 @@ char *log_tail(int dir_fd, const char *name) {
         for (begin = text + n; begin > text; begin--)
                 if (begin[-1] == '\n' && ++lines == LOG_TAIL_LINES)
                         break;
-        for (char *c = begin; *c; c++)
-                if (*c == '\n' || *c == '\r')
+        for (char *c = begin; c < text + n; c++)
+                if ((unsigned char)*c < ' ')
                         *c = ' ';
         return strdup(begin);
 }

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "vm/argv.h"
+
+/* The command line, an option and its value a line. When this has to change, ask whether a guest
+ * of the last release can still be migrated to this one. */
+
+static void assert_argv(const vm_argv_input *input, const char *expected) {
+        _cleanup_(strv_freep) char **argv = NULL;
+        char text[8192];
+        size_t n = 0;
+
+        assert_int_equal(vm_argv_build(input, "/usr/bin/qemu", &argv), 0);
+        for (size_t i = 0; argv[i]; i++)
+                n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s",
+                                      i == 0              ? ""
+                                      : argv[i][0] == '-' ? "\n"
+                                                          : " ",
+                                      argv[i]);
+        assert_string_equal(text, expected);
+}
+
+static vm_config *parse(const char *text) {
+        vm_config *config = NULL;
+
+        assert_int_equal(vm_config_parse(text, strlen(text), &config, NULL), 0);
+        return config;
+}
+
+static void test_the_least(void **state) {
+        _cleanup_(vm_config_freep) vm_config *config =
+                parse("{\"accelerator\":\"tcg\",\"cpu\":\"Nehalem-v1\"}");
+        vm_argv_input input = { .config = config,
+                                .memory_fd = 3,
+                                .qmp_fd = 4,
+                                .console_fd = 5,
+                                .console_log_fd = 6,
+                                .tap_fd = -1,
+                                .kernel_fd = -1,
+                                .initrd_fd = -1 };
+
+        assert_argv(&input,
+                    "/usr/bin/qemu\n"
+                    "-machine pc-q35-7.2,memory-backend=ram0,hpet=off,usb=off,sata=off,smbus=off,"
+                    "vmport=off,i8042=off,dump-guest-core=off\n"
+                    "-accel tcg\n"
+                    "-cpu Nehalem-v1\n"
+                    "-smp cpus=1,maxcpus=1,sockets=1,cores=1,threads=1\n"
+                    "-m size=256M\n"
+                    "-object memory-backend-file,id=ram0,size=256M,mem-path=/proc/self/fd/3,"
+                    "share=on\n"
+                    "-nodefaults\n"
+                    "-no-user-config\n"
+                    "-nographic\n"
+                    "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,"
+                    "resourcecontrol=deny\n"
+                    "-msg timestamp=on\n"
+                    "-chardev socket,id=qmp,fd=4,server=on,wait=off\n"
+                    "-mon chardev=qmp,mode=control\n"
+                    "-add-fd fd=6,set=1\n"
+                    "-chardev socket,id=console,fd=5,server=on,wait=off,logfile=/dev/fdset/1,"
+                    "logappend=on\n"
+                    "-serial chardev:console\n"
+                    "-object rng-random,id=rng0,filename=/dev/urandom\n"
+                    "-device virtio-rng-pci,id=rng,rng=rng0,bus=pcie.0,addr=0x02\n"
+                    "-S");
+}
+
+static void test_everything(void **state) {
+        _cleanup_(vm_config_freep) vm_config *config =
+                parse("{\"accelerator\":\"kvm\",\"cpu\":\"Haswell-v2\",\"memory_mb\":1024,"
+                      "\"vcpus\":4,\"kernel\":\"/boot/k,1\",\"initrd\":\"/i\","
+                      "\"cmdline\":\"console=ttyS0 x=,y\",\"disks\":[{\"path\":\"/a\"},"
+                      "{\"path\":\"/dev/b\",\"readonly\":true}],"
+                      "\"network\":{\"mac\":\"52:54:00:00:00:01\"}}");
+        vm_argv_input input = { .config = config,
+                                .mode = VM_MODE_INCOMING,
+                                .name = "web-1",
+                                .memory_fd = 3,
+                                .qmp_fd = 4,
+                                .console_fd = 5,
+                                .console_log_fd = 6,
+                                .tap_fd = 8,
+                                .kernel_fd = -1,
+                                .initrd_fd = 7 };
+
+        input.disks[0].fd = 9;
+        input.disks[0].direct = true;
+        input.disks[1].fd = 10;
+        input.disks[1].block_device = true;
+        assert_argv(
+                &input,
+                "/usr/bin/qemu\n"
+                "-name guest=web-1\n"
+                "-machine pc-q35-7.2,memory-backend=ram0,hpet=off,usb=off,sata=off,smbus=off,"
+                "vmport=off,i8042=off,dump-guest-core=off\n"
+                "-accel kvm\n"
+                "-cpu Haswell-v2,enforce\n"
+                "-smp cpus=4,maxcpus=4,sockets=1,cores=4,threads=1\n"
+                "-m size=1024M\n"
+                "-object memory-backend-file,id=ram0,size=1024M,mem-path=/proc/self/fd/3,share=on\n"
+                "-nodefaults\n"
+                "-no-user-config\n"
+                "-nographic\n"
+                "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny\n"
+                "-msg timestamp=on\n"
+                "-chardev socket,id=qmp,fd=4,server=on,wait=off\n"
+                "-mon chardev=qmp,mode=control\n"
+                "-add-fd fd=6,set=1\n"
+                "-chardev socket,id=console,fd=5,server=on,wait=off,logfile=/dev/fdset/1,"
+                "logappend=on\n"
+                "-serial chardev:console\n"
+                "-kernel /boot/k,1\n"
+                "-initrd /proc/self/fd/7\n"
+                "-append console=ttyS0 x=,y\n"
+                "-object rng-random,id=rng0,filename=/dev/urandom\n"
+                "-device virtio-rng-pci,id=rng,rng=rng0,bus=pcie.0,addr=0x02\n"
+                "-netdev tap,id=net0,fd=8,vhost=off\n"
+                "-device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01,romfile=,"
+                "bus=pcie.0,addr=0x03\n"
+                "-add-fd fd=9,set=16\n"
+                "-blockdev driver=file,node-name=disk0-file,filename=/dev/fdset/16,cache.direct=on,"
+                "read-only=off,auto-read-only=off\n"
+                "-blockdev driver=raw,node-name=disk0-raw,file=disk0-file,read-only=off\n"
+                "-device virtio-blk-pci,id=disk0,drive=disk0-raw,bootindex=1,bus=pcie.0,addr=0x10\n"
+                "-add-fd fd=10,set=17\n"
+                "-blockdev driver=host_device,node-name=disk1-file,filename=/dev/fdset/17,"
+                "cache.direct=off,read-only=on,auto-read-only=off\n"
+                "-blockdev driver=raw,node-name=disk1-raw,file=disk1-file,read-only=on\n"
+                "-device virtio-blk-pci,id=disk1,drive=disk1-raw,bootindex=2,bus=pcie.0,addr=0x11\n"
+                "-S\n"
+                "-incoming defer");
+}
+
+static void test_the_most_disks_fit(void **state) {
+        _cleanup_(vm_config_freep) vm_config *config = parse(
+                "{\"cpu\":\"Nehalem-v1\",\"kernel\":\"/k\",\"initrd\":\"/i\",\"cmdline\":\"c\","
+                "\"network\":{},\"disks\":[{\"path\":\"/0\"},{\"path\":\"/1\"},{\"path\":\"/2\"},"
+                "{\"path\":\"/3\"},{\"path\":\"/4\"},{\"path\":\"/5\"},{\"path\":\"/6\"},"
+                "{\"path\":\"/7\"}]}");
+        _cleanup_(strv_freep) char **argv = NULL;
+        vm_argv_input input = { .config = config, .mode = VM_MODE_INCOMING, .name = "n" };
+
+        assert_int_equal(vm_argv_build(&input, "q", &argv), 0);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_the_least),
+                cmocka_unit_test(test_everything),
+                cmocka_unit_test(test_the_most_disks_fit),
+        };
+
+        return cmocka_run_group_tests_name("argv", tests, NULL, NULL);
+}
