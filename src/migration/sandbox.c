@@ -26,7 +26,7 @@ struct sandbox {
         char *state_dir, *bridge, *qemu, *disk_root, *probe_cache;
         int dir_fd;
 
-        vm *vm;
+        ferry_vm *vm;
         sandbox_vm_state vm_state;
         bool releasing;   /* its exit is what we asked for: the state becomes NONE */
         bool guest_ended; /* the guest itself powered off */
@@ -142,7 +142,7 @@ static void finish(pending *p, int r, const ferry_error *error) {
 
 /* ---- what the VM says ---- */
 
-static void on_stop(vm *v, uint64_t usec, void *userdata) {
+static void on_stop(ferry_vm *v, uint64_t usec, void *userdata) {
         sandbox *sb = userdata;
 
         session_vm_stopped(sb->session, usec);
@@ -150,40 +150,40 @@ static void on_stop(vm *v, uint64_t usec, void *userdata) {
                 set_vm_state(sb, SANDBOX_VM_PAUSED);
 }
 
-static void on_resume(vm *v, uint64_t usec, void *userdata) {
+static void on_resume(ferry_vm *v, uint64_t usec, void *userdata) {
         sandbox *sb = userdata;
 
         session_vm_resumed(sb->session, usec);
         set_vm_state(sb, SANDBOX_VM_RUNNING);
 }
 
-static void on_shutdown(vm *v, bool guest, const char *reason, void *userdata) {
+static void on_shutdown(ferry_vm *v, bool guest, const char *reason, void *userdata) {
         sandbox *sb = userdata;
 
         if (guest)
                 sb->guest_ended = true;
 }
 
-static void on_reset(vm *v, bool guest, void *userdata) {
+static void on_reset(ferry_vm *v, bool guest, void *userdata) {
         sandbox *sb = userdata;
 
         if (guest)
                 session_vm_reset(sb->session);
 }
 
-static void on_migration(vm *v, vm_migration_status status, uint64_t usec, void *userdata) {
+static void on_migration(ferry_vm *v, vm_migration_status status, uint64_t usec, void *userdata) {
         sandbox *sb = userdata;
 
         session_vm_migration(sb->session, status, usec);
 }
 
-static void on_pass(vm *v, uint64_t pass, uint64_t usec, void *userdata) {
+static void on_pass(ferry_vm *v, uint64_t pass, uint64_t usec, void *userdata) {
         sandbox *sb = userdata;
 
         session_vm_pass(sb->session, pass, usec);
 }
 
-static void on_lost(vm *v, const char *reason, void *userdata) {
+static void on_lost(ferry_vm *v, const char *reason, void *userdata) {
         log_error("the connection to QEMU is lost: %s", reason);
 }
 
@@ -192,7 +192,7 @@ static void drop_vm(sandbox *sb) {
         set_vm_state(sb, SANDBOX_VM_NONE);
 }
 
-static void on_exit_(vm *v, const char *reason, void *userdata) {
+static void on_exit_(ferry_vm *v, const char *reason, void *userdata) {
         sandbox *sb = userdata;
         bool expected = sb->releasing || sb->discarding.done;
 
@@ -257,7 +257,7 @@ static int save_config(sandbox *sb) {
         return file_replace(sb->dir_fd, CONFIG_FILE, json, strlen(json), 0600, false);
 }
 
-static void on_booted(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_booted(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         sandbox *sb = userdata;
 
         if (r < 0) {
@@ -269,7 +269,7 @@ static void on_booted(vm *v, int r, const ferry_error *error, void *userdata) {
         finish(&sb->starting, 0, NULL);
 }
 
-static void on_boot_ready(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_boot_ready(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         sandbox *sb = userdata;
 
@@ -306,15 +306,34 @@ static int start_vm(sandbox *sb, const vm_config *config, vm_mode mode, vm_done 
         return 0;
 }
 
-int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
-                 ferry_error *reterr) {
+/* A guest that was handed over, or a copy that was given up, must not come to life again here. */
+static int check_boot(const sandbox *sb, ferry_error *reterr) {
+        size_t n;
+        const journal_session *all = session_tombstones(sb->session, &n);
+        const journal_session *newest = n > 0 ? &all[n - 1] : NULL;
+
         if (session_is_open(sb->session))
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "a migration session is open");
+        if (newest && (newest->mark == JOURNAL_HANDED || newest->mark == JOURNAL_DONE ||
+                       newest->mark == JOURNAL_DECLINED))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "sandbox %s has moved to another host (session %s: %s): "
+                                       "it is not started here again",
+                                       sb->id, newest->session_id, journal_mark_name(newest->mark));
+        return 0;
+}
+
+int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
+                 ferry_error *reterr) {
+        int r = check_boot(sb, reterr);
+
+        if (r < 0)
+                return r;
         return start_vm(sb, config, VM_MODE_NORMAL, on_boot_ready, done, userdata, reterr);
 }
 
-static void on_incoming_ready(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_incoming_ready(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         sandbox *sb = userdata;
 
@@ -410,7 +429,7 @@ int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata) {
         return r;
 }
 
-static void on_quit(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_quit(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         /* on_exit follows, and is what counts */
 }
 
@@ -455,8 +474,8 @@ static void recovered(sandbox *sb, bool running, sandbox_vm_state state) {
         finish(&sb->starting, r, r < 0 ? &error : NULL);
 }
 
-static void on_attached_status(vm *v, int r, const ferry_error *error, const vm_status *status,
-                               void *userdata) {
+static void on_attached_status(ferry_vm *v, int r, const ferry_error *error,
+                               const vm_status *status, void *userdata) {
         sandbox *sb = userdata;
 
         if (r < 0) {
@@ -470,7 +489,7 @@ static void on_attached_status(vm *v, int r, const ferry_error *error, const vm_
                           : SANDBOX_VM_PAUSED);
 }
 
-static void on_attached(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_attached(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         sandbox *sb = userdata;
 
@@ -540,7 +559,7 @@ uint64_t sandbox_running_since(const sandbox *sb) {
         return sb->running_since;
 }
 
-vm *sandbox_vm(sandbox *sb) {
+ferry_vm *sandbox_vm(sandbox *sb) {
         return sb->vm;
 }
 

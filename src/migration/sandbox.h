@@ -70,7 +70,7 @@ sandbox_vm_state sandbox_get_vm_state(const sandbox *sb);
 const char *sandbox_exit_reason(const sandbox *sb); /* NULL: none */
 uint64_t sandbox_running_since(const sandbox *sb);  /* realtime, 0: does not run */
 /* NULL while there is none. */
-vm *sandbox_vm(sandbox *sb);
+ferry_vm *sandbox_vm(sandbox *sb);
 
 /* ---- for session.c ---- */
 

@@ -689,13 +689,13 @@ static void publish_progress(session *s, const vm_migration_info *info) {
                    });
 }
 
-static void ignore_done(vm *v, int r, const ferry_error *error, void *userdata) {
+static void ignore_done(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         if (r < 0 && r != -ECANCELED)
                 log_debug("QEMU: %s", ferry_error_message(error));
 }
 
-static void on_pass_info(vm *v, int r, const ferry_error *error, const vm_migration_info *info,
-                         void *userdata) {
+static void on_pass_info(ferry_vm *v, int r, const ferry_error *error,
+                         const vm_migration_info *info, void *userdata) {
         session *s = userdata;
         uint32_t limit;
 
@@ -711,8 +711,8 @@ static void on_pass_info(vm *v, int r, const ferry_error *error, const vm_migrat
         }
 }
 
-static void on_progress_info(vm *v, int r, const ferry_error *error, const vm_migration_info *info,
-                             void *userdata) {
+static void on_progress_info(ferry_vm *v, int r, const ferry_error *error,
+                             const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
         s->query_under_way = false;
@@ -722,7 +722,7 @@ static void on_progress_info(vm *v, int r, const ferry_error *error, const vm_mi
 
 static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         session *s = userdata;
-        vm *v = sandbox_vm(s->sb);
+        ferry_vm *v = sandbox_vm(s->sb);
 
         if (s->state != MIG_S_COPYING || s->stopped_usec || !v) {
                 s->progress_timer = sd_event_source_disable_unref(s->progress_timer);
@@ -735,16 +735,16 @@ static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userd
         return 0;
 }
 
-static void on_final_info(vm *v, int r, const ferry_error *error, const vm_migration_info *info,
-                          void *userdata) {
+static void on_final_info(ferry_vm *v, int r, const ferry_error *error,
+                          const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
         if (r == 0 && session_is_open(s) && info->ram_transferred != VM_ABSENT)
                 s->report.bytes = info->ram_transferred;
 }
 
-static void on_failure_info(vm *v, int r, const ferry_error *error, const vm_migration_info *info,
-                            void *userdata) {
+static void on_failure_info(ferry_vm *v, int r, const ferry_error *error,
+                            const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
         if (s->state != MIG_S_COPYING && s->state != MIG_D_LOADING)
@@ -755,7 +755,7 @@ static void on_failure_info(vm *v, int r, const ferry_error *error, const vm_mig
         post(s, MIG_EV_TRANSFER_FAILED);
 }
 
-static void on_copy_started(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_copy_started(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
         if (r < 0 && r != -ECANCELED && s->state == MIG_S_COPYING) {
@@ -784,7 +784,7 @@ static void start_copy(session *s) {
                                          PROGRESS_USEC, 0, on_progress_timer, s);
 }
 
-static void on_load_started(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_load_started(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
         if (r < 0 && r != -ECANCELED && s->state == MIG_D_LOADING) {
@@ -920,7 +920,7 @@ static bool rolling_back(const session *s) {
                s->state == MIG_S_RESUMING;
 }
 
-static void on_rolled_back(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
         if (r == -ECANCELED || !rolling_back(s))
@@ -933,8 +933,8 @@ static void on_rolled_back(vm *v, int r, const ferry_error *error, void *userdat
         post(s, MIG_EV_RAN_AGAIN);
 }
 
-static void on_rollback_status(vm *v, int r, const ferry_error *error, const vm_status *status,
-                               void *userdata) {
+static void on_rollback_status(ferry_vm *v, int r, const ferry_error *error,
+                               const vm_status *status, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
 
@@ -975,7 +975,7 @@ static void cancel_is_over(session *s) {
         }
 }
 
-static void on_rollback_migration(vm *v, int r, const ferry_error *error,
+static void on_rollback_migration(ferry_vm *v, int r, const ferry_error *error,
                                   const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
@@ -1013,7 +1013,7 @@ static void on_rollback_migration(vm *v, int r, const ferry_error *error,
 
 static void roll_back(session *s) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
-        vm *v = sandbox_vm(s->sb);
+        ferry_vm *v = sandbox_vm(s->sb);
         int r;
 
         stop_timer(s);
@@ -1058,7 +1058,7 @@ static int on_cont_retry(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
-static void on_continued(vm *v, int r, const ferry_error *error, void *userdata) {
+static void on_continued(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
         if (s->state != MIG_D_OWNER)
@@ -1084,7 +1084,7 @@ static void on_continued(vm *v, int r, const ferry_error *error, void *userdata)
 }
 
 static void try_cont(session *s) {
-        vm *v = sandbox_vm(s->sb);
+        ferry_vm *v = sandbox_vm(s->sb);
 
         if (v && vm_cont(v, on_continued, s) < 0)
                 log_error("session %s: cont could not be sent", s->id);
@@ -1164,7 +1164,7 @@ static void export_failed(session *s, int r, const ferry_error *error) {
         post(s, MIG_EV_EXPORT_FAILED);
 }
 
-static void on_export_facts(vm *v, int r, const ferry_error *error, const vm_facts *facts,
+static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const vm_facts *facts,
                             void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
@@ -1192,7 +1192,7 @@ static void on_export_facts(vm *v, int r, const ferry_error *error, const vm_fac
         post(s, MIG_EV_EXPORTED);
 }
 
-static void on_export_migration(vm *v, int r, const ferry_error *error,
+static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
                                 const vm_migration_info *info, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
@@ -1236,7 +1236,7 @@ static void on_prepare_discarded(int r, const ferry_error *error, void *userdata
         post(s, s->state == MIG_D_PREPARING ? MIG_EV_PREPARE_FAILED : MIG_EV_DISCARDED);
 }
 
-static void on_prepare_facts(vm *v, int r, const ferry_error *error, const vm_facts *facts,
+static void on_prepare_facts(ferry_vm *v, int r, const ferry_error *error, const vm_facts *facts,
                              void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;

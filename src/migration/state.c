@@ -14,7 +14,7 @@
 #define DIGEST_TAIL (2 + DIGEST_SIZE)
 
 typedef struct config_file {
-        char role[16];
+        char role[32];
         const char *path;
         bool writable;
 } config_file;

@@ -397,7 +397,7 @@ static void test_never_two_together(void **state) {
         visit(&first);
         for (size_t i = 0; i < n_worlds; i++)
                 explore(worlds[i]);
-        print_message("%zu reachable worlds\n", n_worlds);
+        print_message("# %zu reachable worlds\n", n_worlds);
         assert_true(n_worlds > 500);
         free(worlds);
         free(buckets);

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "base/fd.h"
+#include "migration/journal.h"
+
+static const uint8_t secret[DIGEST_SIZE] = { 1, 2, 3 };
+
+typedef struct fixture {
+        char path[40];
+        int dir;
+} fixture;
+
+static int setup(void **state) {
+        fixture *f = calloc(1, sizeof(*f));
+
+        strcpy(f->path, "/tmp/ferry-journal-XXXXXX");
+        assert_non_null(mkdtemp(f->path));
+        f->dir = open(f->path, O_DIRECTORY | O_CLOEXEC);
+        *state = f;
+        return 0;
+}
+
+static int teardown(void **state) {
+        fixture *f = *state;
+
+        (void)unlinkat(f->dir, "journal", 0);
+        fd_close(f->dir);
+        assert_int_equal(rmdir(f->path), 0);
+        free(f);
+        return 0;
+}
+
+static void test_marks_survive(void **state) {
+        fixture *f = *state;
+        _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
+        const journal_session *s;
+
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        assert_null(journal_current(j));
+        assert_int_equal(journal_set(j, JOURNAL_HANDED, true), -ENODATA);
+        assert_int_equal(journal_begin(j, "one", true, true, secret), 0);
+        assert_int_equal(journal_begin(j, "two", true, true, secret), -EBUSY);
+        assert_int_equal(journal_set(j, JOURNAL_HANDED, true), 0);
+
+        assert_int_equal(journal_open(f->dir, &again, NULL), 0);
+        s = journal_current(again);
+        assert_non_null(s);
+        assert_string_equal(s->session_id, "one");
+        assert_true(s->source && s->direct && s->this_boot && !s->closed);
+        assert_int_equal(s->mark, JOURNAL_HANDED);
+        assert_memory_equal(s->secret, secret, DIGEST_SIZE);
+}
+
+static void test_tombstones_stay(void **state) {
+        fixture *f = *state;
+        _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
+
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        assert_int_equal(journal_begin(j, "one", false, false, secret), 0);
+        assert_int_equal(journal_set(j, JOURNAL_DECLINED, true), 0);
+        assert_int_equal(journal_end(j), 0);
+        assert_int_equal(journal_begin(j, "two", true, false, secret), 0);
+        assert_int_equal(journal_open(f->dir, &again, NULL), 0);
+        assert_true(journal_find(again, "one")->closed);
+        assert_int_equal(journal_find(again, "one")->mark, JOURNAL_DECLINED);
+        assert_string_equal(journal_current(again)->session_id, "two");
+        assert_null(journal_find(again, "three"));
+}
+
+/* Cut the last line anywhere: what came before it holds, and the journal goes on. */
+static void test_a_torn_line_never_was(void **state) {
+        fixture *f = *state;
+        _cleanup_(freep) char *whole = NULL;
+        size_t n, before, after;
+
+        {
+                _cleanup_(journal_freep) journal *j = NULL;
+                _cleanup_(freep) char *text = NULL;
+
+                assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+                assert_int_equal(journal_begin(j, "one", true, false, secret), 0);
+                assert_int_equal(file_read(f->dir, "journal", 1 << 20, &text, &n), 0);
+                before = strlen(text);
+                assert_int_equal(journal_set(j, JOURNAL_HANDED, true), 0);
+        }
+        assert_int_equal(file_read(f->dir, "journal", 1 << 20, &whole, &n), 0);
+        after = strlen(whole);
+        assert_int_equal(n, 65536);
+        for (size_t cut = before; cut <= after; cut++) {
+                _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
+                _cleanup_(freep) char *torn = calloc(1, n);
+
+                memcpy(torn, whole, cut);
+                assert_int_equal(file_replace(f->dir, "journal", torn, n, 0600, false), 0);
+                assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+                assert_int_equal(journal_current(j)->mark,
+                                 cut == after ? JOURNAL_HANDED : JOURNAL_OPEN);
+                assert_int_equal(journal_set(j, JOURNAL_DONE, false), 0);
+                assert_int_equal(journal_open(f->dir, &again, NULL), 0);
+                assert_int_equal(journal_current(again)->mark, JOURNAL_DONE);
+        }
+}
+
+static void test_a_damaged_file_is_refused(void **state) {
+        fixture *f = *state;
+        journal *j = NULL;
+
+        assert_int_equal(file_replace(f->dir, "journal", "something else", 14, 0600, false), 0);
+        assert_int_equal(journal_open(f->dir, &j, NULL), -EBADMSG);
+        assert_null(j);
+}
+
+static void test_it_is_compacted(void **state) {
+        fixture *f = *state;
+        _cleanup_(journal_freep) journal *j = NULL;
+        char id[32];
+        size_t n;
+
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        for (int i = 0; i < 2000; i++) {
+                snprintf(id, sizeof(id), "session-%d", i);
+                assert_int_equal(journal_begin(j, id, i % 2, false, secret), 0);
+                assert_int_equal(journal_set(j, i % 2 ? JOURNAL_DONE : JOURNAL_DECLINED, false), 0);
+                assert_int_equal(journal_end(j), 0);
+        }
+        journal_sessions(j, &n);
+        assert_true(n <= JOURNAL_TOMBSTONES_MAX);
+        assert_int_equal(journal_find(j, "session-1999")->mark, JOURNAL_DONE);
+        assert_null(journal_find(j, "session-1"));
+        j = journal_free(j);
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        assert_int_equal(journal_find(j, "session-1998")->mark, JOURNAL_DECLINED);
+}
+
+static void test_records_are_authentic_or_refused(void **state) {
+        journal_session s = { .session_id = "one", .source = true, .mark = JOURNAL_HANDED };
+        char record[JOURNAL_RECORD_MAX], other[JOURNAL_RECORD_MAX];
+        journal_mark mark;
+
+        memcpy(s.secret, secret, DIGEST_SIZE);
+        assert_int_equal(journal_record(&s, record), 0);
+        assert_int_equal(journal_record_check(&s, record, strlen(record), &mark), 0);
+        assert_int_equal(mark, JOURNAL_HANDED);
+        for (size_t i = 0; i < strlen(record); i++) {
+                strcpy(other, record);
+                other[i] = other[i] == 'a' ? 'b' : 'a';
+                assert_true(journal_record_check(&s, other, strlen(other), &mark) < 0);
+                assert_true(journal_record_check(&s, record, i, &mark) < 0);
+        }
+        s.secret[0] ^= 1;
+        assert_int_equal(journal_record_check(&s, record, strlen(record), &mark), -EKEYREJECTED);
+        strcpy(s.session_id, "two");
+        assert_int_equal(journal_record_check(&s, record, strlen(record), &mark), -EINVAL);
+        s.mark = JOURNAL_OPEN;
+        assert_int_equal(journal_record(&s, record), -ENODATA);
+}
+
+static void test_session_ids(void **state) {
+        char longest[JOURNAL_SESSION_ID_MAX + 2];
+
+        memset(longest, 'x', sizeof(longest));
+        longest[JOURNAL_SESSION_ID_MAX + 1] = '\0';
+        assert_false(journal_session_id_is_valid(longest));
+        longest[JOURNAL_SESSION_ID_MAX] = '\0';
+        assert_true(journal_session_id_is_valid(longest));
+        assert_true(journal_session_id_is_valid("3F2504E0-4f89-41d3"));
+        assert_false(journal_session_id_is_valid(""));
+        assert_false(journal_session_id_is_valid("a b"));
+        assert_false(journal_session_id_is_valid("a\nb"));
+        assert_false(journal_session_id_is_valid("a/b"));
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_marks_survive, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_tombstones_stay, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_torn_line_never_was, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_damaged_file_is_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_it_is_compacted, setup, teardown),
+                cmocka_unit_test(test_records_are_authentic_or_refused),
+                cmocka_unit_test(test_session_ids),
+        };
+
+        return cmocka_run_group_tests_name("journal", tests, NULL, NULL);
+}

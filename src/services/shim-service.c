@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+#include "services/shim-service.h"
+
+#include <string.h>
+
+#include "migration/session.h"
+#include "services/reply.h"
+#include "shim.ttrpc.h"
+
+#define WATCHERS_MAX   256U
+#define TOMBSTONES_MAX JOURNAL_TOMBSTONES_MAX
+
+typedef Ferry__Shim__V1__StatusResponse status_response;
+
+typedef struct watcher {
+        shim_service *service;
+        struct watcher *next;
+        ttrpc_call *call;
+} watcher;
+
+struct shim_service {
+        sandbox *sb;
+        sd_event_source *changed; /* tells the watchers, once the loop has nothing better to do */
+        watcher *watchers;
+        size_t n_watchers;
+        void (*on_stopped)(void *userdata);
+        void *userdata;
+};
+
+/* Everything that a StatusResponse points to. */
+typedef struct status_parts {
+        status_response response;
+        Ferry__Shim__V1__Session session;
+        Ferry__Shim__V1__Report report;
+        Ferry__Shim__V1__Tombstone tombstones[TOMBSTONES_MAX];
+        Ferry__Shim__V1__Tombstone *tombstone_list[TOMBSTONES_MAX];
+        char records[TOMBSTONES_MAX][JOURNAL_RECORD_MAX];
+        session_status status;
+} status_parts;
+
+static Ferry__Shim__V1__VmState vm_state_of(const sandbox *sb) {
+        switch (sandbox_get_vm_state(sb)) {
+        case SANDBOX_VM_NONE:
+                return FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE;
+        case SANDBOX_VM_STARTING:
+                return FERRY__SHIM__V1__VM_STATE__VM_STATE_STARTING;
+        case SANDBOX_VM_RUNNING:
+                return FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING;
+        case SANDBOX_VM_PAUSED:
+                return FERRY__SHIM__V1__VM_STATE__VM_STATE_PAUSED;
+        case SANDBOX_VM_INCOMING:
+                return FERRY__SHIM__V1__VM_STATE__VM_STATE_INCOMING;
+        case SANDBOX_VM_STOPPED:
+                return FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED;
+        }
+        return FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE;
+}
+
+static Ferry__Shim__V1__Owner owner_of(const sandbox *sb, const session_status *status) {
+        if (status->state == MIG_IDLE)
+                return sandbox_get_vm_state(sb) == SANDBOX_VM_NONE
+                               ? FERRY__SHIM__V1__OWNER__OWNER_NONE
+                               : FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE;
+        switch (status->owner) {
+        case MIG_OWNER_HERE:
+                return FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE;
+        case MIG_OWNER_THERE:
+                return FERRY__SHIM__V1__OWNER__OWNER_OTHER_SIDE;
+        case MIG_OWNER_UNKNOWN:
+                return FERRY__SHIM__V1__OWNER__OWNER_UNDECIDED;
+        case MIG_OWNER_NOBODY:
+        case _MIG_OWNER_MAX:
+                break;
+        }
+        return FERRY__SHIM__V1__OWNER__OWNER_NONE;
+}
+
+static void fill_report(const session_report *from, Ferry__Shim__V1__Report *to) {
+        ferry__shim__v1__report__init(to);
+        to->total_usec = from->total_usec;
+        to->setup_usec = from->setup_usec;
+        to->copy_usec = from->copy_usec;
+        to->blackout_usec = from->blackout_usec;
+        to->stop_to_completed_usec = from->stop_to_completed_usec;
+        to->handover_usec = from->handover_usec;
+        to->journal_sync_usec = from->journal_sync_usec;
+        to->resume_usec = from->resume_usec;
+        to->passes = from->passes;
+        to->bytes = from->bytes;
+}
+
+static void fill_session(status_parts *p) {
+        const mig_state_info *info = mig_state_get(p->status.state);
+
+        ferry__shim__v1__session__init(&p->session);
+        p->session.session_id = (char *)p->status.session_id;
+        p->session.origin = (char *)(info->side == MIG_SIDE_SOURCE ? "source" : "destination");
+        p->session.state = (char *)info->wire;
+        p->session.detail = (char *)info->name;
+        p->session.reason = (char *)(p->status.reason ? p->status.reason : "");
+        p->session.undecided = p->status.undecided;
+        p->session.handover_record =
+                (ProtobufCBinaryData){ strlen(p->status.record), (uint8_t *)p->status.record };
+        fill_report(p->status.report, &p->report);
+        p->session.report = &p->report;
+        p->response.session = &p->session;
+}
+
+static void fill_tombstones(const session *s, status_parts *p) {
+        size_t n;
+        const journal_session *sessions = session_tombstones(s, &n);
+        size_t first = n > TOMBSTONES_MAX ? n - TOMBSTONES_MAX : 0, k = 0;
+
+        for (size_t i = first; i < n; i++) {
+                Ferry__Shim__V1__Tombstone *t = &p->tombstones[k];
+
+                if (!sessions[i].closed)
+                        continue;
+                ferry__shim__v1__tombstone__init(t);
+                t->session_id = (char *)sessions[i].session_id;
+                t->verdict = (char *)journal_mark_name(sessions[i].mark);
+                if (journal_record(&sessions[i], p->records[k]) == 0)
+                        t->handover_record = (ProtobufCBinaryData){ strlen(p->records[k]),
+                                                                    (uint8_t *)p->records[k] };
+                p->tombstone_list[k++] = t;
+        }
+        p->response.tombstones = p->tombstone_list;
+        p->response.n_tombstones = k;
+}
+
+static void fill_vm(const shim_service *service, status_response *r) {
+        ferry_vm *v = sandbox_vm(service->sb);
+        const vm_config *config = v ? vm_get_config(v) : NULL;
+        const char *reason = sandbox_exit_reason(service->sb);
+
+        r->vm_state = vm_state_of(service->sb);
+        r->qemu_pid = v ? (uint32_t)vm_get_pid(v) : 0;
+        if (reason && r->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED)
+                r->exit_reason = (char *)reason;
+        r->running_since_usec = sandbox_running_since(service->sb);
+        if (config) {
+                r->accelerator = (char *)vm_accelerator_to_string(config->accelerator);
+                r->memory_bytes = (uint64_t)config->memory_mb << 20;
+                r->vcpus = config->vcpus;
+        }
+}
+
+static status_parts *status_parts_new(const shim_service *service) {
+        status_parts *p = malloc(sizeof(*p));
+
+        if (!p)
+                return NULL;
+        ferry__shim__v1__status_response__init(&p->response);
+        session_get_status(sandbox_session(service->sb), &p->status);
+        p->response.sandbox_id = (char *)sandbox_id(service->sb);
+        p->response.shim_version = (char *)FERRY_VERSION;
+        p->response.shim_pid = (uint32_t)getpid();
+        fill_vm(service, &p->response);
+        p->response.owner = owner_of(service->sb, &p->status);
+        if (p->status.state != MIG_IDLE)
+                fill_session(p);
+        fill_tombstones(sandbox_session(service->sb), p);
+        return p;
+}
+
+static void status(ttrpc_call *call, const Ferry__Shim__V1__StatusRequest *request,
+                   void *userdata) {
+        _cleanup_(freep) status_parts *p = status_parts_new(userdata);
+
+        if (p)
+                (void)ferry_shim_v1_shim_status_reply(call, &p->response);
+        else
+                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "out of memory");
+}
+
+/* ---- watch ---- */
+
+static void watcher_free(watcher *w) {
+        for (watcher **at = &w->service->watchers; *at; at = &(*at)->next)
+                if (*at == w) {
+                        *at = w->next;
+                        w->service->n_watchers--;
+                        break;
+                }
+        ttrpc_call_set_callbacks(w->call, NULL, NULL, NULL);
+        ttrpc_call_unref(w->call);
+        free(w);
+}
+
+static void on_watcher_gone(ttrpc_call *call, void *userdata) {
+        watcher_free(userdata);
+}
+
+/* One that has no room gets the newest state when it has. */
+static void watcher_send(watcher *w) {
+        _cleanup_(freep) status_parts *p = status_parts_new(w->service);
+
+        if (p)
+                (void)ferry_shim_v1_shim_watch_send(w->call, &p->response);
+}
+
+static void on_watcher_writable(ttrpc_call *call, void *userdata) {
+        watcher_send(userdata);
+}
+
+static void watch(ttrpc_call *call, const Ferry__Shim__V1__StatusRequest *request, void *userdata) {
+        shim_service *service = userdata;
+        watcher *w = service->n_watchers < WATCHERS_MAX ? malloc(sizeof(*w)) : NULL;
+
+        if (!w) {
+                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "too many watchers");
+                return;
+        }
+        *w = (watcher){
+                .service = service,
+                .next = service->watchers,
+                .call = ttrpc_call_ref(call),
+        };
+        service->watchers = w;
+        service->n_watchers++;
+        ttrpc_call_set_callbacks(call, on_watcher_gone, on_watcher_writable, w);
+        watcher_send(w);
+}
+
+static int on_changed(sd_event_source *source, void *userdata) {
+        shim_service *service = userdata;
+
+        for (watcher *w = service->watchers; w; w = w->next)
+                watcher_send(w);
+        return 0;
+}
+
+static void on_sandbox_change(void *userdata) {
+        shim_service *service = userdata;
+
+        if (service->watchers)
+                (void)sd_event_source_set_enabled(service->changed, SD_EVENT_ONESHOT);
+}
+
+/* ---- stop ---- */
+
+static void on_stopped(int r, const ferry_error *error, void *userdata) {
+        waiting_call *w = userdata;
+        shim_service *service = w->userdata;
+
+        waiting_call_reply_empty(r, error, w);
+        if (r == 0)
+                service->on_stopped(service->userdata);
+}
+
+static void stop(ttrpc_call *call, const Ferry__Shim__V1__StopRequest *request, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        shim_service *service = userdata;
+        waiting_call *w = waiting_call_new(call, sandbox_session(service->sb), service);
+        int r;
+
+        if (!w)
+                return;
+        /* the VM's end is what counts, whether the caller stays or not */
+        ttrpc_call_set_callbacks(call, NULL, NULL, NULL);
+        r = sandbox_stop(service->sb, request->force, on_stopped, w, &error);
+        if (r < 0) {
+                call_fail(call, r, &error);
+                waiting_call_free(w);
+        }
+}
+
+static const ferry_shim_v1_shim_methods methods_ = {
+        .status = status,
+        .watch = watch,
+        .stop = stop,
+};
+
+int shim_service_new(ttrpc_server *server, sd_event *event, sandbox *sb,
+                     void (*on_stopped_)(void *userdata), void *userdata, shim_service **ret) {
+        _cleanup_(shim_service_freep) shim_service *service = malloc(sizeof(*service));
+        int r;
+
+        if (!service)
+                return -ENOMEM;
+        *service = (shim_service){ .sb = sb, .on_stopped = on_stopped_, .userdata = userdata };
+        r = sd_event_add_defer(event, &service->changed, on_changed, service);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(service->changed, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_source_set_priority(service->changed, SD_EVENT_PRIORITY_IDLE);
+        if (r >= 0)
+                r = ferry_shim_v1_shim_register(server, &methods_, service);
+        if (r < 0)
+                return r;
+        sandbox_set_on_change(sb, on_sandbox_change, service);
+        *ret = TAKE_PTR(service);
+        return 0;
+}
+
+shim_service *shim_service_free(shim_service *service) {
+        if (!service)
+                return NULL;
+        sandbox_set_on_change(service->sb, NULL, NULL);
+        sd_event_source_disable_unref(service->changed);
+        free(service);
+        return NULL;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* ferry.shim.v1.Shim: what state the shim, its VM and its session are in; Watch; Stop. */
+
+#include "migration/sandbox.h"
+#include "ttrpc/ttrpc.h"
+
+typedef struct shim_service shim_service;
+
+/* `on_stopped`: Stop was answered; the shim has nothing left to do. All are borrowed. */
+int shim_service_new(ttrpc_server *server, sd_event *event, sandbox *sb,
+                     void (*on_stopped)(void *userdata), void *userdata, shim_service **ret);
+shim_service *shim_service_free(shim_service *service);
+
+DEFINE_CLEANUP(shim_service *, shim_service_free)

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+
+#include "shim/options.h"
+#include "shim/shim.h"
+
+int main(int argc, char **argv) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        shim_options options;
+
+        if (shim_options_parse(argc, argv, &options, &error) < 0) {
+                fprintf(stderr, "containerd-shim-ferry-v2: %s\n", ferry_error_message(&error));
+                return 2;
+        }
+        if (options.verb == SHIM_HELP)
+                return fputs(shim_help, stdout) < 0;
+        if (options.verb == SHIM_VERSION)
+                return printf("containerd-shim-ferry-v2 " FERRY_VERSION "\n") < 0;
+        ferry_log_init(STDERR_FILENO, options.log_level);
+        if (shim_serve(&options, &error) < 0) {
+                log_error("%s", ferry_error_message(&error));
+                return 1;
+        }
+        return 0;
+}

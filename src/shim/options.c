@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+#include "shim/options.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <string.h>
+
+const char shim_help[] =
+        "usage: containerd-shim-ferry-v2 serve --state-dir DIR --id NAME [options]\n"
+        "\n"
+        "Serves one sandbox in the foreground: its QEMU, and on DIR/shim.sock the ttrpc services\n"
+        "Migration and ferry.shim.v1.Shim. `ferry run` and `ferry migrate` start it for you.\n"
+        "\n"
+        "  --state-dir DIR     the sandbox's directory; one that holds a live sandbox is taken "
+        "over\n"
+        "  --id NAME           the sandbox's name\n"
+        "  --config FILE       boot this VM (docs/vm-config.md); without it the shim waits for a\n"
+        "                      sandbox to be imported\n"
+        "  --bridge IFNAME     this host's bridge for the sandbox's network\n"
+        "  --qemu PATH         this host's QEMU for sandboxes that arrive\n"
+        "  --disk-root DIR     writable disks of sandboxes that arrive lie below it\n"
+        "  --probe-cache FILE  remember whether KVM works here\n"
+        "  --ready-fd N        write \"ready\\n\" to this descriptor once the sockets listen\n"
+        "  --log-level LEVEL   error, warning, info (default) or debug\n"
+        "\n"
+        "SIGTERM ends the shim and leaves QEMU running; a shim started again takes it over.\n"
+        "Exit status: 0 ended in order, 1 failed, 2 bad usage.\n";
+
+enum {
+        OPT_STATE_DIR = 256,
+        OPT_ID,
+        OPT_CONFIG,
+        OPT_BRIDGE,
+        OPT_QEMU,
+        OPT_DISK_ROOT,
+        OPT_PROBE_CACHE,
+        OPT_READY_FD,
+        OPT_LOG_LEVEL,
+};
+
+static const struct option long_options[] = {
+        { "state-dir", required_argument, NULL, OPT_STATE_DIR },
+        { "id", required_argument, NULL, OPT_ID },
+        { "config", required_argument, NULL, OPT_CONFIG },
+        { "bridge", required_argument, NULL, OPT_BRIDGE },
+        { "qemu", required_argument, NULL, OPT_QEMU },
+        { "disk-root", required_argument, NULL, OPT_DISK_ROOT },
+        { "probe-cache", required_argument, NULL, OPT_PROBE_CACHE },
+        { "ready-fd", required_argument, NULL, OPT_READY_FD },
+        { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'V' },
+        { 0 },
+};
+
+static int usage(ferry_error *reterr, const char *what) {
+        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL, "%s (see --help)", what);
+}
+
+static int parse_fd(const char *text, int *ret) {
+        char *end;
+        long value;
+
+        errno = 0;
+        value = strtol(text, &end, 10);
+        if (errno || end == text || *end || value < 0 || value > 65535 ||
+            fcntl((int)value, F_GETFD) < 0)
+                return -EINVAL;
+        *ret = (int)value;
+        return 0;
+}
+
+static int take_option(int option, const char *value, shim_options *o, ferry_error *reterr) {
+        switch (option) {
+        case OPT_STATE_DIR:
+                o->state_dir = value;
+                break;
+        case OPT_ID:
+                o->id = value;
+                break;
+        case OPT_CONFIG:
+                o->config = value;
+                break;
+        case OPT_BRIDGE:
+                o->bridge = value;
+                break;
+        case OPT_QEMU:
+                o->qemu = value;
+                break;
+        case OPT_DISK_ROOT:
+                o->disk_root = value;
+                break;
+        case OPT_PROBE_CACHE:
+                o->probe_cache = value;
+                break;
+        case OPT_READY_FD:
+                if (parse_fd(value, &o->ready_fd) < 0)
+                        return usage(reterr, "--ready-fd is not an open descriptor");
+                break;
+        case OPT_LOG_LEVEL:
+                if (ferry_log_level_from_string(value, &o->log_level) < 0)
+                        return usage(reterr, "--log-level is none of error, warning, info, debug");
+                break;
+        case 'h':
+                o->verb = SHIM_HELP;
+                break;
+        case 'V':
+                o->verb = SHIM_VERSION;
+                break;
+        default:
+                return usage(reterr, "unknown option, or one without its value");
+        }
+        return 0;
+}
+
+int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *reterr) {
+        shim_options o = { .ready_fd = -EBADF, .log_level = FERRY_LOG_INFO };
+        int option, r;
+
+        opterr = 0;
+        while ((option = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {
+                r = take_option(option, optarg, &o, reterr);
+                if (r < 0)
+                        return r;
+        }
+        if (o.verb == SHIM_SERVE) {
+                if (optind + 1 != argc || strcmp(argv[optind], "serve") != 0)
+                        return usage(reterr, "say `serve`");
+                if (!o.state_dir || !o.id)
+                        return usage(reterr, "--state-dir and --id are needed");
+                if (o.state_dir[0] != '/')
+                        return usage(reterr, "--state-dir is not an absolute path");
+        }
+        *ret = o;
+        return 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The shim's command line. */
+
+#include "base/error.h"
+#include "base/log.h"
+
+typedef enum shim_verb {
+        SHIM_SERVE,
+        SHIM_HELP,
+        SHIM_VERSION,
+} shim_verb;
+
+typedef struct shim_options {
+        shim_verb verb;
+        const char *id;
+        const char *state_dir;
+        const char *config; /* NULL: none is booted */
+        const char *bridge;
+        const char *qemu;
+        const char *disk_root;
+        const char *probe_cache;
+        int ready_fd; /* -EBADF: none */
+        ferry_log_level log_level;
+} shim_options;
+
+/* Borrows argv. -EINVAL with what is wrong. */
+int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *reterr);
+
+extern const char shim_help[];
