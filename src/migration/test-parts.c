@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <cmocka.h>
+
+#include "base/fd.h"
+#include "migration/link.h"
+#include "migration/notifications.h"
+#include "migration/options.h"
+#include "migration/policy.h"
+#include "migration/socket.h"
+#include "migration/state.h"
+#include "socket.pb-c.h"
+
+/* ---- notifications ---- */
+
+typedef struct reader {
+        uint32_t ids[64];
+        Phase phases[64];
+        size_t n, room;
+        bool ended, dead;
+} reader;
+
+static int take(const notification_entry *e, uint64_t start_usec, void *userdata) {
+        reader *r = userdata;
+
+        if (r->dead)
+                return -ENOTCONN;
+        if (r->n == r->room)
+                return 0;
+        r->ids[r->n] = e->message_id;
+        r->phases[r->n++] = e->phase;
+        return 1;
+}
+
+static void end(void *userdata) {
+        ((reader *)userdata)->ended = true;
+}
+
+static void say(notifications *n, Phase phase) {
+        assert_int_equal(notifications_publish(n, &(notification_entry){ .phase = phase }), 0);
+}
+
+static void test_history_comes_first_and_in_order(void **state) {
+        reader early = { .room = 64 }, late = { .room = 64 };
+        subscriber *a, *b;
+        notifications *n;
+
+        assert_int_equal(notifications_new(ORIGIN__ORIGIN_SOURCE, &n), 0);
+        assert_int_equal(notifications_subscribe(n, take, end, &early, &a), 0);
+        say(n, PHASE__PHASE_SETUP_DONE);
+        say(n, PHASE__PHASE_TRANSFER_IN_PROGRESS);
+        say(n, PHASE__PHASE_TRANSFER_IN_PROGRESS);
+        say(n, PHASE__PHASE_DONE);
+        assert_int_equal(notifications_subscribe(n, take, end, &late, &b), 0);
+        assert_int_equal(early.n, 4); /* it saw each */
+        assert_int_equal(late.n, 3);  /* of consecutive progress the newest */
+        assert_int_equal(late.ids[0], 1);
+        assert_int_equal(late.ids[1], 3);
+        assert_int_equal(late.ids[2], 4);
+        assert_false(early.ended);
+        notifications_close(n);
+        assert_true(early.ended && late.ended);
+}
+
+static void test_a_slow_reader_loses_only_progress(void **state) {
+        reader slow = { .room = 1 };
+        subscriber *s;
+        notifications *n;
+
+        assert_int_equal(notifications_new(ORIGIN__ORIGIN_SOURCE, &n), 0);
+        assert_int_equal(notifications_subscribe(n, take, end, &slow, &s), 0);
+        say(n, PHASE__PHASE_SETUP_DONE);
+        for (int i = 0; i < 1000; i++)
+                say(n, PHASE__PHASE_TRANSFER_IN_PROGRESS);
+        say(n, PHASE__PHASE_BLACKOUT_STARTED);
+        say(n, PHASE__PHASE_DONE);
+        notifications_close(n); /* it gets the rest all the same */
+        assert_false(slow.ended);
+        slow.room = 64;
+        subscriber_feed(s);
+        assert_true(slow.ended);
+        assert_int_equal(slow.n, 4);
+        assert_int_equal(slow.phases[1], PHASE__PHASE_TRANSFER_IN_PROGRESS);
+        assert_int_equal(slow.ids[1], 1001);
+        assert_int_equal(slow.phases[3], PHASE__PHASE_DONE);
+}
+
+static void test_dead_readers_go(void **state) {
+        reader dead = { .room = 64, .dead = true }, leaving = { .room = 64 };
+        subscriber *a, *b;
+        notifications *n;
+
+        assert_int_equal(notifications_new(ORIGIN__ORIGIN_SOURCE, &n), 0);
+        assert_int_equal(notifications_subscribe(n, take, end, &dead, &a), 0);
+        assert_int_equal(notifications_subscribe(n, take, end, &leaving, &b), 0);
+        subscriber_free(b);
+        say(n, PHASE__PHASE_DONE);
+        assert_int_equal(leaving.n, 0);
+        notifications_close(n);
+        assert_false(dead.ended || leaving.ended);
+}
+
+/* ---- options ---- */
+
+static void test_options_have_defaults(void **state) {
+        migration_options o;
+
+        assert_int_equal(migration_options_parse(NULL, &o, NULL), 0);
+        assert_int_equal(o.handover, HANDOVER__HANDOVER_CALLER);
+        assert_int_equal(o.blackout_target_ms, 300);
+        assert_int_equal(o.target_passes, 5);
+        assert_int_equal(o.maximum_passes, 30);
+}
+
+static void expect_bad(const InitializeOptions *m, int r, const char *field) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        migration_options o = { .target_passes = 77 };
+
+        assert_int_equal(migration_options_parse(m, &o, &error), r);
+        assert_int_equal(error.code, r == -EINVAL ? FERRY_INVALID_ARGUMENT : FERRY_UNIMPLEMENTED);
+        assert_non_null(strstr(ferry_error_message(&error), field));
+        assert_int_equal(o.target_passes, 77);
+}
+
+static void test_options_out_of_range_are_named(void **state) {
+        InitializeOptions m = INITIALIZE_OPTIONS__INIT;
+        MemoryTransferThrottleParams p = MEMORY_TRANSFER_THROTTLE_PARAMS__INIT;
+        CompressionSettings c = COMPRESSION_SETTINGS__INIT;
+        migration_options o;
+
+        expect_bad(&m, -EINVAL, "memory_transport");
+        m.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
+        assert_int_equal(migration_options_parse(&m, &o, NULL), 0);
+        m.handover = (Handover)7;
+        expect_bad(&m, -EINVAL, "handover");
+        m.handover = HANDOVER__HANDOVER_DIRECT;
+        m.memory_transfer_throttle_params = &p;
+        p.optional_target_blackout_case =
+                MEMORY_TRANSFER_THROTTLE_PARAMS__OPTIONAL_TARGET_BLACKOUT_TARGET_BLACKOUT_TRANSFER_TIME;
+        expect_bad(&m, -EINVAL, "target_blackout_transfer_time");
+        p.target_blackout_transfer_time = 20;
+        assert_int_equal(migration_options_parse(&m, &o, NULL), 0);
+        assert_int_equal(o.blackout_target_ms, 20);
+        assert_int_equal(o.handover, HANDOVER__HANDOVER_DIRECT);
+        m.compression_settings = &c;
+        c.optional_throttle_worker_count_case =
+                COMPRESSION_SETTINGS__OPTIONAL_THROTTLE_WORKER_COUNT_THROTTLE_WORKER_COUNT;
+        expect_bad(&m, -EINVAL, "throttle_worker_count");
+        c.throttle_worker_count = 2;
+        expect_bad(&m, -EOPNOTSUPP, "compression_settings");
+        m.compression_settings = NULL;
+        m.postcopy = POSTCOPY__POSTCOPY_ALWAYS;
+        expect_bad(&m, -EOPNOTSUPP, "postcopy");
+}
+
+static void test_options_of_both_sides_agree(void **state) {
+        InitializeOptions s = INITIALIZE_OPTIONS__INIT, d = INITIALIZE_OPTIONS__INIT;
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        assert_int_equal(migration_options_agree(&s, NULL, NULL), 0);
+        assert_int_equal(migration_options_agree(&s, &d, NULL), 0);
+        assert_int_equal(migration_options_agree(NULL, &d, NULL), 0);
+        s.handover = HANDOVER__HANDOVER_DIRECT;
+        assert_int_equal(migration_options_agree(&s, &d, &error), -EINVAL);
+        assert_non_null(strstr(ferry_error_message(&error), "handover"));
+}
+
+/* ---- policy ---- */
+
+static void test_policy_rises_to_its_target_and_forces_at_the_end(void **state) {
+        policy p;
+        uint32_t limit = 0, set;
+
+        policy_init(&p, &(policy_options){ .first_ms = 5,
+                                           .target_ms = 300,
+                                           .target_passes = 5,
+                                           .maximum_passes = 8 });
+        assert_int_equal(policy_pass_done(&p, 1, 64 << 20), 0);
+        for (uint32_t pass = 2; pass <= 5; pass++) {
+                set = policy_pass_done(&p, pass, 64 << 20); /* a hot set: it never gets less */
+                assert_true(set > limit && set <= 300);
+                limit = set;
+        }
+        assert_int_equal(limit, 300);
+        assert_int_equal(policy_pass_done(&p, 6, 64 << 20), 0);
+        assert_int_equal(policy_pass_done(&p, 8, 64 << 20), POLICY_FORCED_MS);
+        assert_int_equal(policy_pass_done(&p, 9, 64 << 20), 0);
+}
+
+static void test_policy_leaves_a_converging_guest_alone(void **state) {
+        policy p;
+        uint64_t remaining = 1 << 30;
+
+        policy_init(&p, &(policy_options){ .first_ms = 5,
+                                           .target_ms = 300,
+                                           .target_passes = 10,
+                                           .maximum_passes = 30 });
+        for (uint32_t pass = 1; pass < 8; pass++, remaining /= 3)
+                assert_int_equal(policy_pass_done(&p, pass, remaining), 0);
+}
+
+/* ---- protocol_info ---- */
+
+static void test_protocol_info(void **state) {
+        Ferry__Socket__V1__ProtocolInfo info = FERRY__SOCKET__V1__PROTOCOL_INFO__INIT;
+        Ferry__Socket__V1__ProcessFd process = FERRY__SOCKET__V1__PROCESS_FD__INIT;
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        migration_socket_source source;
+        uint8_t data[128];
+        size_t n;
+
+        process.pid = 12;
+        process.fd = 7;
+        info.magic = 0x46455252;
+        info.version = 1;
+        info.source_case = FERRY__SOCKET__V1__PROTOCOL_INFO__SOURCE_PROCESS_FD;
+        info.process_fd = &process;
+        n = ferry__socket__v1__protocol_info__pack(&info, data);
+        assert_int_equal(migration_socket_parse(data, n, &source, &error), 0);
+        assert_false(source.by_token);
+        assert_int_equal(source.pid, 12);
+        assert_int_equal(source.fd, 7);
+        for (size_t cut = 0; cut < n; cut++) {
+                uint8_t *part = malloc(cut + !cut);
+
+                memcpy(part, data, cut);
+                assert_int_equal(migration_socket_parse(part, cut, &source, &error), -EINVAL);
+                assert_int_equal(error.code, FERRY_INVALID_ARGUMENT);
+                free(part);
+        }
+        info.version = 2;
+        n = ferry__socket__v1__protocol_info__pack(&info, data);
+        assert_int_equal(migration_socket_parse(data, n, &source, &error), -EINVAL);
+        info.version = 1;
+        info.source_case = FERRY__SOCKET__V1__PROTOCOL_INFO__SOURCE_TOKEN;
+        info.token = (ProtobufCBinaryData){ 5, (uint8_t *)"token" };
+        n = ferry__socket__v1__protocol_info__pack(&info, data);
+        assert_int_equal(migration_socket_parse(data, n, &source, &error), 0);
+        assert_true(source.by_token && source.n_token == 5);
+}
+
+static void test_only_connected_stream_sockets(void **state) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        int pair[2], lonely = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+        assert_int_equal(migration_socket_check(pair[0], &error), 0);
+        assert_true(migration_socket_check(lonely, &error) < 0);
+        assert_int_equal(error.code, FERRY_FAILED_PRECONDITION);
+        assert_true(migration_socket_check(STDIN_FILENO, &error) < 0);
+        fd_close(pair[0]);
+        fd_close(pair[1]);
+        fd_close(lonely);
+}
+
+static void test_a_descriptor_comes_out_of_a_process(void **state) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        migration_peer self = { .pid = getpid(), .uid = geteuid() }, other = { 1, 12345 };
+        migration_socket_source source = { .pid = 0 };
+        int pair[2], fd = -EBADF;
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        source.fd = pair[0];
+        assert_int_equal(migration_socket_from_process(&source, &self, &fd, &error), 0);
+        assert_true(fd >= 0 && fd != pair[0]);
+        fd_close(fd);
+        source.pid = getpid(); /* not the caller, and the caller is not root */
+        assert_true(migration_socket_from_process(&source, &other, &fd, &error) < 0);
+        assert_int_equal(error.code, FERRY_PERMISSION_DENIED);
+        source = (migration_socket_source){ .pid = 0, .fd = 9999 };
+        assert_int_equal(migration_socket_from_process(&source, &self, &fd, &error), -EBADF);
+        assert_int_equal(error.code, FERRY_FAILED_PRECONDITION);
+        fd_close(pair[0]);
+        fd_close(pair[1]);
+}
+
+/* ---- the exported state ---- */
+
+static const char *const devices[] = { "net0 virtio-net-pci", "serial0 isa-serial" };
+
+static vm_facts facts = {
+        .qemu_version = "7.2.22",
+        .machine = "pc-q35-7.2",
+        .cpu_model = "Nehalem-v1",
+        .accelerator = "tcg",
+        .memory_bytes = 64 << 20,
+        .vcpus = 1,
+        .page_size = 4096,
+        .devices = devices,
+        .n_devices = 2,
+};
+
+static void make_state(uint8_t **ret, size_t *ret_n, uint8_t digest[DIGEST_SIZE]) {
+        static const char json[] = "{\"memory_mb\":64,\"vcpus\":1,\"accelerator\":\"tcg\"}";
+        static const uint8_t secret[DIGEST_SIZE] = { 9 };
+        _cleanup_(vm_config_freep) vm_config *config = NULL;
+
+        assert_int_equal(vm_config_parse(json, strlen(json), &config, NULL), 0);
+        assert_int_equal(migration_state_encode("one", "box", secret, config, &facts, NULL, ret,
+                                                ret_n, digest, NULL),
+                         0);
+}
+
+static void test_state_goes_round(void **state) {
+        _cleanup_(migration_state_freep) migration_state *s = NULL;
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(freep) uint8_t *data = NULL;
+        uint8_t digest[DIGEST_SIZE];
+        vm_facts other = facts;
+        size_t n;
+
+        make_state(&data, &n, digest);
+        assert_int_equal(migration_state_decode(data, n, "one", &s, &error), 0);
+        assert_memory_equal(s->digest, digest, DIGEST_SIZE);
+        assert_int_equal(s->config->memory_mb, 64);
+        assert_int_equal(migration_state_check_facts(s, &facts, &error), 0);
+        other.machine = "pc-q35-9.0";
+        other.vcpus = 2;
+        assert_true(migration_state_check_facts(s, &other, &error) < 0);
+        assert_int_equal(error.code, FERRY_FAILED_PRECONDITION);
+        /* every difference, not the first */
+        assert_non_null(strstr(ferry_error_message(&error), "machine type"));
+        assert_non_null(strstr(ferry_error_message(&error), "vCPUs"));
+}
+
+static void test_a_hostile_state_is_refused(void **state) {
+        _cleanup_(freep) uint8_t *data = NULL;
+        uint8_t digest[DIGEST_SIZE];
+        migration_state *s = NULL;
+        size_t n;
+
+        make_state(&data, &n, digest);
+        assert_true(migration_state_decode(data, n, "two", &s, NULL) < 0);
+        for (size_t cut = 0; cut < n; cut++) {
+                uint8_t *part = malloc(cut + !cut);
+
+                memcpy(part, data, cut);
+                assert_true(migration_state_decode(part, cut, "one", &s, NULL) < 0);
+                free(part);
+        }
+        for (size_t i = 0; i < n; i++) {
+                data[i] ^= 0x10;
+                assert_true(migration_state_decode(data, n, "one", &s, NULL) < 0);
+                data[i] ^= 0x10;
+        }
+        assert_null(s);
+}
+
+/* ---- the link ---- */
+
+typedef struct side {
+        mig_link *link;
+        bool greeted, broken;
+        int n_messages;
+        char reason[256];
+} side;
+
+static void on_greeted(void *userdata) {
+        ((side *)userdata)->greeted = true;
+}
+
+static void on_message(const mig_message *m, void *userdata) {
+        ((side *)userdata)->n_messages++;
+}
+
+static void on_broken(const char *reason, void *userdata) {
+        side *s = userdata;
+
+        s->broken = true;
+        snprintf(s->reason, sizeof(s->reason), "%s", reason);
+}
+
+static const mig_link_handlers link_handlers = { on_greeted, on_message, on_broken };
+
+static void run_until(sd_event *event, const bool *one, const bool *other) {
+        while (!*one || !*other)
+                assert_true(sd_event_run(event, UINT64_MAX) >= 0);
+}
+
+static void make_link(sd_event *event, side *s, int fd) {
+        *s = (side){ .link = NULL };
+        assert_int_equal(mig_link_new(event, fd, &link_handlers, s, &s->link), 0);
+}
+
+static void test_the_hello_knows_its_peer(void **state) {
+        sd_event *event = NULL;
+        mig_link_identity id = { .source = true, .session_id = "one", .secret = { 1 } }, other;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        Ferry__Handover__V1__Offer offer = FERRY__HANDOVER__V1__OFFER__INIT;
+        side a, b;
+        int pair[2];
+
+        assert_true(sd_event_new(&event) >= 0);
+        for (int i = 0; i < 6; i++) {
+                static const char *const wrong[] = { NULL,
+                                                     "prove",
+                                                     "another session",
+                                                     "another exported",
+                                                     "not the other side",
+                                                     "other transfer" };
+
+                assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+                make_link(event, &a, pair[0]);
+                make_link(event, &b, pair[1]);
+                other = id;
+                other.source = i == 4;
+                if (i == 1)
+                        other.secret[0] ^= 1;
+                if (i == 2)
+                        other.session_id = "two";
+                if (i == 3)
+                        other.state_digest[3] = 1;
+                if (i == 5) {
+                        other.options = (const uint8_t *)"x";
+                        other.n_options = 1;
+                }
+                assert_int_equal(mig_link_greet(a.link, &id), 0);
+                assert_int_equal(mig_link_greet(b.link, &other), 0);
+                if (i > 0) {
+                        while (!a.broken && !b.broken)
+                                assert_true(sd_event_run(event, UINT64_MAX) >= 0);
+                        assert_non_null(strstr(a.broken ? a.reason : b.reason, wrong[i]));
+                        assert_false(a.greeted && b.greeted);
+                } else {
+                        run_until(event, &a.greeted, &b.greeted);
+                        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER;
+                        m.offer = &offer;
+                        assert_int_equal(mig_link_send(a.link, &m), 0);
+                        mig_link_listen(b.link);
+                        while (b.n_messages == 0)
+                                assert_true(sd_event_run(event, UINT64_MAX) >= 0);
+                        a.link = mig_link_free(a.link);
+                        while (!b.broken)
+                                assert_true(sd_event_run(event, UINT64_MAX) >= 0);
+                }
+                mig_link_free(a.link);
+                mig_link_free(b.link);
+        }
+        sd_event_unref(event);
+}
+
+/* Reads to the byte: what follows the proof is QEMU's. */
+static void test_the_link_leaves_the_stream_alone(void **state) {
+        sd_event *event = NULL;
+        mig_link_identity id = { .source = true, .session_id = "one" }, other = id;
+        side a, b;
+        char text[8] = "";
+        int pair[2], fd;
+
+        assert_true(sd_event_new(&event) >= 0);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        make_link(event, &a, pair[0]);
+        make_link(event, &b, pair[1]);
+        other.source = false;
+        assert_int_equal(mig_link_greet(a.link, &id), 0);
+        assert_int_equal(mig_link_greet(b.link, &other), 0);
+        while (!a.greeted)
+                assert_true(sd_event_run(event, UINT64_MAX) >= 0);
+        assert_int_equal(mig_link_dup(a.link, &fd), 0);
+        assert_int_equal(fd_write_all(fd, "stream", 6), 0);
+        fd_close(fd);
+        while (!b.greeted)
+                assert_true(sd_event_run(event, UINT64_MAX) >= 0);
+        while (sd_event_run(event, 0) > 0)
+                ;
+        assert_int_equal(mig_link_dup(b.link, &fd), 0);
+        assert_int_equal(recv(fd, text, sizeof(text), MSG_DONTWAIT), 6);
+        assert_string_equal(text, "stream");
+        fd_close(fd);
+        mig_link_free(a.link);
+        mig_link_free(b.link);
+        sd_event_unref(event);
+}
+
+static void test_the_link_survives_garbage(void **state) {
+        static const char *const garbage[] = {
+                "GET / HTTP/1.1\r\n\r\n",
+                "FERY\xff\xff\xff\xff",
+                "FERY\0\0\0\1x",
+                "FERY\0\0\0\0",
+        };
+        static const size_t sizes[] = { 18, 8, 9, 8 };
+        mig_link_identity id = { .source = true, .session_id = "one" };
+        sd_event *event = NULL;
+
+        assert_true(sd_event_new(&event) >= 0);
+        for (size_t i = 0; i < ELEMENTS(garbage); i++) {
+                side a;
+                int pair[2];
+
+                assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+                make_link(event, &a, pair[0]);
+                assert_int_equal(mig_link_greet(a.link, &id), 0);
+                for (size_t k = 0; k < sizes[i]; k++) { /* byte by byte */
+                        assert_int_equal(fd_write_all(pair[1], garbage[i] + k, 1), 0);
+                        while (sd_event_run(event, 0) > 0)
+                                ;
+                }
+                assert_true(a.broken);
+                assert_false(a.greeted);
+                mig_link_free(a.link);
+                fd_close(pair[1]);
+        }
+        sd_event_unref(event);
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_history_comes_first_and_in_order),
+                cmocka_unit_test(test_a_slow_reader_loses_only_progress),
+                cmocka_unit_test(test_dead_readers_go),
+                cmocka_unit_test(test_options_have_defaults),
+                cmocka_unit_test(test_options_out_of_range_are_named),
+                cmocka_unit_test(test_options_of_both_sides_agree),
+                cmocka_unit_test(test_policy_rises_to_its_target_and_forces_at_the_end),
+                cmocka_unit_test(test_policy_leaves_a_converging_guest_alone),
+                cmocka_unit_test(test_protocol_info),
+                cmocka_unit_test(test_only_connected_stream_sockets),
+                cmocka_unit_test(test_a_descriptor_comes_out_of_a_process),
+                cmocka_unit_test(test_state_goes_round),
+                cmocka_unit_test(test_a_hostile_state_is_refused),
+                cmocka_unit_test(test_the_hello_knows_its_peer),
+                cmocka_unit_test(test_the_link_leaves_the_stream_alone),
+                cmocka_unit_test(test_the_link_survives_garbage),
+        };
+
+        return cmocka_run_group_tests_name("parts", tests, NULL, NULL);
+}
