@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/end.h"
+
+#include <fcntl.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "cli/calls.h"
+#include "cli/sandbox.h"
+#include "vm/record.h"
+
+#define EXIT_TIMEOUT  (30 * USEC_PER_SEC)
+#define EXIT_INTERVAL (10 * USEC_PER_MSEC)
+
+bool end_has_living_vm(const char *root, const char *name) {
+        _cleanup_(closep) int folder = -EBADF, process = -EBADF;
+        _cleanup_(freep) char *path = NULL;
+        vm_record record;
+
+        if (sandbox_path(root, name, NULL, &path, NULL) < 0)
+                return true; /* we do not know */
+        folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (folder < 0 || vm_record_read(folder, &record, NULL) < 0)
+                return false;
+        return vm_record_open_process(&record, &process) == 0;
+}
+
+static int wait_for_exit(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
+        uint64_t deadline = now_usec() + EXIT_TIMEOUT;
+
+        for (;;) {
+                uint64_t tick = now_usec() + EXIT_INTERVAL;
+                bool has_shim = true;
+                pid_t pid;
+                int r;
+
+                r = sandbox_has_shim(h->root, name, &has_shim, &pid);
+                if (r < 0)
+                        return ferry_error_set_errno(reterr, r, "the shim of %s", name);
+                if (!has_shim)
+                        return 0;
+                if (now_usec() >= deadline)
+                        return ferry_error_set(reterr, FERRY_DEADLINE_EXCEEDED, -ETIMEDOUT,
+                                               "the shim of %s (process %d) has not ended within "
+                                               "30 s",
+                                               name, (int)pid);
+                while (now_usec() < tick) {
+                        r = rpc_group_wait(group, tick, reterr);
+                        if (r < 0)
+                                return r;
+                }
+        }
+}
+
+int end_wait_and_remove(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
+        int r;
+
+        r = wait_for_exit(h, group, name, reterr);
+        if (r < 0)
+                return r;
+        if (end_has_living_vm(h->root, name))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "the QEMU of %s in %s still runs, without a shim: `ferry "
+                                       "--root %s recover %s`",
+                                       name, h->root, h->root, name);
+        return sandbox_remove(h->root, name, reterr);
+}
+
+static int stop_empty(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
+        _cleanup_(message_freep) shim_status *status = NULL;
+        _cleanup_(rpc_closep) rpc *shim = NULL;
+        _cleanup_(freep) char *path = NULL;
+        int r;
+
+        r = sandbox_path(h->root, name, "shim.sock", &path, reterr);
+        if (r == 0)
+                r = rpc_open(group, path, "the shim", &shim, reterr);
+        if (r == 0)
+                r = call_status(shim, &status, reterr);
+        if (r < 0)
+                return r;
+        if (status->session || (status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE &&
+                                status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "the shim of %s in %s still has a %s", name, h->root,
+                                       status->session ? "session" : "VM");
+        return call_stop(shim, false, reterr);
+}
+
+int end_empty_shim(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        bool has_shim = true;
+        int r;
+
+        r = sandbox_has_shim(h->root, name, &has_shim, NULL);
+        if (r == 0 && has_shim) {
+                r = stop_empty(h, group, name, &error);
+                /* Unavailable: it was on its way out already. */
+                if (r < 0 && error.code != FERRY_UNAVAILABLE) {
+                        ferry_error_move(reterr, &error);
+                        return r;
+                }
+        }
+        return end_wait_and_remove(h, group, name, reterr);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* One migration, as a caller drives it: both shims, step by step, over the Migration service.
+ *
+ * mover_run() goes forward. Whatever stops it, an error, a signal, a time limit, the way out is
+ * mover_settle(): it asks both sides who may run the sandbox, rolls back what can be rolled back,
+ * finishes what has been handed over, and carries one side's record to the other where the
+ * connection between them broke. It never guesses: what nobody can know yet stays undecided, with
+ * both shims left as they are. */
+
+#include <stdint.h>
+
+#include "cli/calls.h"
+#include "cli/peer.h"
+#include "cli/progress.h"
+
+#define SESSION_ID_SIZE 37U
+
+typedef enum mover_place {
+        MOVER_UNDECIDED,
+        MOVER_AT_SOURCE,
+        MOVER_AT_DESTINATION,
+        MOVER_NOWHERE, /* its VM has ended, on both sides */
+} mover_place;
+
+typedef struct mover_figures {
+        uint64_t total_usec, blackout_usec, bytes;
+        uint32_t passes;
+        Ferry__Shim__V1__Report *source, *destination; /* NULL: not known; owned */
+} mover_figures;
+
+typedef struct mover {
+        rpc_group *group;
+        peer *from, *to; /* borrowed */
+        const char *name;
+        char session_id[SESSION_ID_SIZE];
+        rpc *source, *destination; /* the group's; NULL before they are reached */
+        bool begun;                /* the source may have a session */
+        bool made_destination;     /* its shim and directory are of our making */
+        progress progress;
+        uint64_t start_usec, deadline_usec;
+        /* Called after each change and every 100 ms; may be NULL. */
+        void (*on_change)(const struct mover *m, bool is_milestone, void *userdata);
+        void *userdata;
+        mover_figures figures;
+        bool milestone;
+} mover;
+
+int mover_init(mover *m, rpc_group *group, peer *from, peer *to, const char *name,
+               ferry_error *reterr);
+void mover_done(mover *m);
+
+/* Checks, starts the destination, copies, hands over. 0: the sandbox runs at the destination and
+ * both sessions are finalized. Negative: mover_settle() is needed, unless `m->begun` is
+ * false. `reterr` is not NULL. */
+int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error *reterr);
+
+/* `cancel`: a transfer that is under way is cancelled; else it is left alone, and when it is not
+ * settled within ten seconds the answer is MOVER_UNDECIDED. With `cancel` it takes a minute to give
+ * up. Not interruptible. */
+mover_place mover_settle(mover *m, bool cancel);
+
+/* From the shims' reports, while the sessions are open. */
+void mover_take_figures(mover *m);
+
+/* Both sessions closed and what is not needed any more removed: the source's shim after success,
+ * the destination's after a rollback. */
+int mover_clear(mover *m, mover_place place, ferry_error *reterr);

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+
+/* A host that is a state root of this machine. */
+
+#include "cli/peer.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "cli/calls.h"
+#include "cli/end.h"
+#include "cli/host.h"
+#include "cli/launch.h"
+#include "cli/netns.h"
+#include "cli/sandbox.h"
+#include "cli/socket-pass.h"
+
+#define CONNECT_TIMEOUT (10 * USEC_PER_SEC)
+
+typedef struct local_peer {
+        peer base;
+        host *host;
+} local_peer;
+
+static host *host_of(peer *p) {
+        return ((local_peer *)p)->host;
+}
+
+static int start_destination(peer *p, const char *name, ferry_error *reterr) {
+        int r;
+
+        r = sandbox_make(host_of(p)->root, name, reterr);
+        if (r < 0)
+                return r;
+        r = launch_shim(host_of(p), name, NULL, reterr);
+        if (r < 0)
+                (void)sandbox_remove(host_of(p)->root, name, NULL); /* not while a shim holds it */
+        return r;
+}
+
+static int open_shim(peer *p, rpc_group *group, const char *name, const char *label, rpc **ret,
+                     ferry_error *reterr) {
+        _cleanup_(freep) char *path = NULL;
+        bool has_shim = true;
+        int r;
+
+        r = sandbox_check_exists(host_of(p)->root, name, reterr);
+        if (r == 0)
+                r = sandbox_path(host_of(p)->root, name, "shim.sock", &path, reterr);
+        if (r < 0)
+                return r;
+        r = sandbox_has_shim(host_of(p)->root, name, &has_shim, NULL);
+        if (r == 0 && !has_shim) {
+                r = launch_shim(host_of(p), name, NULL, reterr);
+                if (r < 0)
+                        return r;
+        }
+        return rpc_open(group, path, label, ret, reterr);
+}
+
+static int give_socket(peer *p, rpc *shim, const char *name, const char *session_id, int fd,
+                       ferry_error *reterr) {
+        _cleanup_(freep) char *path = NULL;
+        int r;
+
+        r = sandbox_path(host_of(p)->root, name, "fd.sock", &path, reterr);
+        return r < 0 ? r : socket_pass(shim, path, session_id, fd, reterr);
+}
+
+/* Both ends over the real network between the hosts' namespaces. Whoever else connects to the
+ * listener in between is found out by the shims' hello. */
+static int make_connection(const host *from, const host *to, int *ret_from_fd, int *ret_to_fd,
+                           ferry_error *reterr) {
+        _cleanup_(closep) int from_ns = -EBADF, to_ns = -EBADF, listener = -EBADF, from_fd = -EBADF;
+        uint16_t port;
+        int fd, r;
+
+        r = netns_open(from->netns, &from_ns, reterr);
+        if (r == 0)
+                r = netns_open(to->netns, &to_ns, reterr);
+        if (r == 0)
+                r = netns_listen(to_ns, to->address, &listener, &port, reterr);
+        if (r == 0)
+                r = netns_connect(from_ns, to->address, port, CONNECT_TIMEOUT, &from_fd, reterr);
+        if (r < 0)
+                return ferry_error_prefix(reterr, r, "from host %s to host %s", from->name,
+                                          to->name);
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+                return ferry_error_set_errno(reterr, -errno, "migration connection");
+        r = netns_set_nodelay(fd);
+        if (r < 0) {
+                fd_close(fd);
+                return ferry_error_set_errno(reterr, r, "migration connection");
+        }
+        *ret_from_fd = TAKE_FD(from_fd);
+        *ret_to_fd = fd;
+        return 0;
+}
+
+static int connect_from(peer *p, peer *source, rpc *shim, const char *name, const char *session_id,
+                        int *ret_source_fd, ferry_error *reterr) {
+        _cleanup_(closep) int source_fd = -EBADF, fd = -EBADF;
+        int r;
+
+        r = make_connection(host_of(source), host_of(p), &source_fd, &fd, reterr);
+        if (r == 0)
+                r = give_socket(p, shim, name, session_id, fd, reterr);
+        if (r < 0)
+                return r;
+        *ret_source_fd = TAKE_FD(source_fd);
+        return 0;
+}
+
+static int clear(peer *p, rpc_group *group, const char *name, ferry_error *reterr) {
+        return end_empty_shim(host_of(p), group, name, reterr);
+}
+
+static peer *local_free(peer *p) {
+        local_peer *l = (local_peer *)p;
+
+        host_free(l->host);
+        free(p->name);
+        free(p->root);
+        free(l);
+        return NULL;
+}
+
+static const peer_operations operations = {
+        .start_destination = start_destination,
+        .open = open_shim,
+        .connect = connect_from,
+        .give_socket = give_socket,
+        .clear = clear,
+        .free = local_free,
+};
+
+int peer_open(const char *target, peer **ret, ferry_error *reterr) {
+        _cleanup_(host_freep) host *h = NULL;
+        local_peer *l;
+        int r;
+
+        if (target[0] != '/')
+                return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
+                                       "'%.128s' is no absolute path of a state root on this "
+                                       "machine; other machines need ferry's node agent, which "
+                                       "this version does not have",
+                                       target);
+        r = host_read(target, &h, reterr);
+        if (r < 0)
+                return r;
+        l = calloc(1, sizeof(*l));
+        if (!l)
+                return ferry_error_set_errno(reterr, -ENOMEM, "host");
+        l->base.operations = &operations;
+        l->base.name = strdup(h->is_set ? h->name : target);
+        l->base.root = strdup(target);
+        l->host = TAKE_PTR(h);
+        if (!l->base.name || !l->base.root) {
+                local_free(&l->base);
+                return ferry_error_set_errno(reterr, -ENOMEM, "host");
+        }
+        *ret = &l->base;
+        return 0;
+}

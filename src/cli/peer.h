@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* A host as a migration sees it: where a sandbox's shim is started, reached and ended. For now
+ * every host is a state root on this machine (peer-local.c); an agent of another machine will be
+ * another set of the same functions. */
+
+#include <stdbool.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "cli/rpc.h"
+
+typedef struct peer peer;
+
+typedef struct peer_operations {
+        /* Makes place for the sandbox and starts its shim, empty. FERRY_ALREADY_EXISTS when the
+         * host has a sandbox of that name. */
+        int (*start_destination)(peer *p, const char *name, ferry_error *reterr);
+        /* A connection to the sandbox's shim. A shim that died is started again: it finds its VM.
+         * FERRY_NOT_FOUND when the host has no such sandbox. */
+        int (*open)(peer *p, rpc_group *group, const char *name, const char *label, rpc **ret,
+                    ferry_error *reterr);
+        /* The migration connection from `source`: gives this host's end to its shim, and returns
+         * the other. Both peers are of the same kind. */
+        int (*connect)(peer *p, peer *source, rpc *shim, const char *name, const char *session_id,
+                       int *ret_source_fd, ferry_error *reterr);
+        /* Gives a connected socket of ours to this host's shim. The descriptor is borrowed. */
+        int (*give_socket)(peer *p, rpc *shim, const char *name, const char *session_id, int fd,
+                           ferry_error *reterr);
+        /* Ends a shim that has neither VM nor session, and removes what it leaves. Anything else
+         * is FERRY_FAILED_PRECONDITION and nothing happens. */
+        int (*clear)(peer *p, rpc_group *group, const char *name, ferry_error *reterr);
+        peer *(*free)(peer *p);
+} peer_operations;
+
+struct peer {
+        const peer_operations *operations;
+        char *name; /* the host's, for messages; owned */
+        char *root; /* "--root" for a message that tells how to look; owned */
+};
+
+/* The host that `target` names: an absolute path of a state root. */
+int peer_open(const char *target, peer **ret, ferry_error *reterr);
+
+static inline peer *peer_free(peer *p) {
+        return p ? p->operations->free(p) : NULL;
+}
+
+DEFINE_CLEANUP(peer *, peer_free)

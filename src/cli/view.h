@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* A migration on standard error: a bar that redraws itself on a terminal, lines elsewhere. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cli/mover.h"
+
+typedef struct view {
+        bool is_terminal, drawn;
+        unsigned permille;
+        uint64_t last_usec;
+} view;
+
+void view_init(view *v);
+/* mover's on_change. */
+void view_change(const mover *m, bool is_milestone, void *userdata);
+/* Takes the bar off the screen, so that a message can follow. */
+void view_end(view *v);
