@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/mover.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#define TICK (100 * USEC_PER_MSEC)
+
+static int make_session_id(char ret[static SESSION_ID_SIZE], ferry_error *reterr) {
+        uint8_t b[16];
+
+        if (getrandom(b, sizeof(b), 0) != (ssize_t)sizeof(b))
+                return ferry_error_set(reterr, FERRY_INTERNAL, -EIO, "no random numbers");
+        b[6] = (uint8_t)((b[6] & 0x0f) | 0x40); /* a version 4 UUID */
+        b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+        snprintf(ret, SESSION_ID_SIZE,
+                 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+                 b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
+                 b[15]);
+        return 0;
+}
+
+int mover_init(mover *m, rpc_group *group, peer *from, peer *to, const char *name,
+               ferry_error *reterr) {
+        *m = (mover){ .group = group,
+                      .from = from,
+                      .to = to,
+                      .name = name,
+                      .start_usec = now_usec(),
+                      .deadline_usec = UINT64_MAX };
+        return make_session_id(m->session_id, reterr);
+}
+
+static void free_report(Ferry__Shim__V1__Report *report) {
+        if (report)
+                protobuf_c_message_free_unpacked(&report->base, NULL);
+}
+
+void mover_done(mover *m) {
+        free_report(m->figures.source);
+        free_report(m->figures.destination);
+        m->source = m->source ? rpc_close(m->source) : NULL;
+        m->destination = m->destination ? rpc_close(m->destination) : NULL;
+}
+
+/* ---- the two streams ---- */
+
+static void take(mover *m, progress_side side, const ProtobufCMessage *message) {
+        if (progress_update(&m->progress, side, (const NotificationsResponse *)message))
+                m->milestone = true;
+        if (m->on_change)
+                m->on_change(m, m->milestone, m->userdata);
+        m->milestone = false;
+}
+
+static void on_source(const ProtobufCMessage *message, void *userdata) {
+        take(userdata, PROGRESS_SOURCE, message);
+}
+
+static void on_destination(const ProtobufCMessage *message, void *userdata) {
+        take(userdata, PROGRESS_DESTINATION, message);
+}
+
+/* ---- the steps ---- */
+
+static int check_source(mover *m, ferry_error *reterr) {
+        _cleanup_(message_freep) shim_status *status = NULL;
+        int r;
+
+        r = m->from->operations->open(m->from, m->group, m->name, "the source's shim", &m->source,
+                                      reterr);
+        if (r == 0)
+                r = call_status(m->source, &status, reterr);
+        if (r < 0)
+                return r;
+        if (status->session)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "%s has a migration session already (%s); `ferry settle` "
+                                       "finishes one that was left behind",
+                                       m->name, status->session->session_id);
+        if (status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
+                                       "%s does not run%s%s", m->name,
+                                       status->exit_reason[0] ? ": " : "", status->exit_reason);
+        return 0;
+}
+
+/* First of all the source says whether the sandbox, and the options, can be moved at all. */
+static int export_it(mover *m, InitializeOptions *options, PrepareAndExportSandboxResponse **ret,
+                     ferry_error *reterr) {
+        int r;
+
+        m->begun = true;
+        r = call_export(m->source, m->session_id, options, ret, reterr);
+        if (r == 0)
+                return 0;
+        m->begun = !rpc_was_refused(reterr);
+        return ferry_error_prefix(reterr, r, "the source cannot export it");
+}
+
+static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
+        _cleanup_(message_freep) PrepareAndExportSandboxResponse *exported = NULL;
+        int r;
+
+        r = export_it(m, options, &exported, reterr);
+        if (r < 0)
+                return r;
+        r = m->to->operations->start_destination(m->to, m->name, reterr);
+        if (r < 0)
+                return ferry_error_prefix(reterr, r, "host %s", m->to->name);
+        m->made_destination = true;
+        r = m->to->operations->open(m->to, m->group, m->name, "the destination's shim",
+                                    &m->destination, reterr);
+        if (r < 0)
+                return r;
+        r = call_import(m->destination, m->session_id, m->name, exported->config, reterr);
+        if (r < 0)
+                return ferry_error_prefix(reterr, r, "the destination cannot take it");
+        r = call_prepare(m->destination, m->session_id, reterr);
+        return r < 0 ? ferry_error_prefix(reterr, r, "the destination cannot prepare it") : 0;
+}
+
+static int connect_both(mover *m, ferry_error *reterr) {
+        _cleanup_(closep) int fd = -EBADF;
+        int r;
+
+        r = m->to->operations->connect(m->to, m->from, m->destination, m->name, m->session_id, &fd,
+                                       reterr);
+        if (r == 0)
+                r = m->from->operations->give_socket(m->from, m->source, m->name, m->session_id, fd,
+                                                     reterr);
+        return r < 0 ? ferry_error_prefix(reterr, r, "the migration connection") : 0;
+}
+
+static int transfer(mover *m, ferry_error *reterr) {
+        int r;
+
+        r = call_notifications(m->source, m->session_id, on_source, NULL, m, reterr);
+        if (r == 0)
+                r = call_notifications(m->destination, m->session_id, on_destination, NULL, m,
+                                       reterr);
+        if (r == 0)
+                r = call_transfer(m->destination, m->session_id, reterr);
+        if (r == 0)
+                r = call_transfer(m->source, m->session_id, reterr);
+        return r < 0 ? ferry_error_prefix(reterr, r, "the transfer was not started") : 0;
+}
+
+static int check_side(const mover *m, progress_side side, const rpc *shim, ferry_error *reterr) {
+        static const char *const names[] = { "source", "destination" };
+
+        switch (m->progress.sides[side].outcome) {
+        case PROGRESS_FAILED:
+        case PROGRESS_CANCELLED: {
+                const char *reason = m->progress.sides[side].reason;
+                bool failed = m->progress.sides[side].outcome == PROGRESS_FAILED;
+
+                return ferry_error_set(reterr, FERRY_ABORTED, -ECONNABORTED,
+                                       "the %s says that it %s%s%s", names[side],
+                                       failed ? "failed" : "was cancelled", reason[0] ? ": " : "",
+                                       reason);
+        }
+        case PROGRESS_OPEN:
+        case PROGRESS_DONE:
+                break;
+        }
+        if (!rpc_is_open(shim))
+                return ferry_error_set(reterr, FERRY_UNAVAILABLE, -ENOTCONN,
+                                       "lost the connection to %s", rpc_get_label(shim));
+        return 0;
+}
+
+/* The source's failure first: the destination's is often only its echo. */
+static int check_both(const mover *m, ferry_error *reterr) {
+        int r;
+
+        r = check_side(m, PROGRESS_SOURCE, m->source, reterr);
+        return r < 0 ? r : check_side(m, PROGRESS_DESTINATION, m->destination, reterr);
+}
+
+static int wait_done(mover *m, ferry_error *reterr) {
+        for (;;) {
+                uint64_t now = now_usec();
+                int r;
+
+                r = check_both(m, reterr);
+                if (r < 0)
+                        return r;
+                if (m->progress.sides[PROGRESS_SOURCE].outcome == PROGRESS_DONE &&
+                    m->progress.sides[PROGRESS_DESTINATION].outcome == PROGRESS_DONE)
+                        return 0;
+                if (now >= m->deadline_usec)
+                        return ferry_error_set(reterr, FERRY_DEADLINE_EXCEEDED, -ETIMEDOUT,
+                                               "not done within the --timeout");
+                r = rpc_group_wait(m->group,
+                                   now + TICK < m->deadline_usec ? now + TICK : m->deadline_usec,
+                                   reterr);
+                if (r < 0)
+                        return r;
+                if (m->on_change)
+                        m->on_change(m, false, m->userdata);
+        }
+}
+
+static void take_report(rpc *shim, Ferry__Shim__V1__Report **ret) {
+        shim_status *status;
+
+        if (*ret || !rpc_is_open(shim) || call_status(shim, &status, NULL) < 0)
+                return;
+        if (status->session)
+                *ret = TAKE_PTR(status->session->report);
+        protobuf_c_message_free_unpacked(&status->base, NULL);
+}
+
+/* The destination measures the blackout, the source the rest; what a shim does not tell, its
+ * notifications did. */
+void mover_take_figures(mover *m) {
+        mover_figures *f = &m->figures;
+
+        f->total_usec = now_usec() - m->start_usec;
+        take_report(m->source, &f->source);
+        take_report(m->destination, &f->destination);
+        f->passes = f->source && f->source->passes > 0 ? f->source->passes : m->progress.passes;
+        f->bytes = f->source && f->source->bytes > 0 ? f->source->bytes : m->progress.sent;
+        if (f->destination && f->destination->blackout_usec > 0)
+                f->blackout_usec = f->destination->blackout_usec;
+        else if (m->progress.has_blackout)
+                f->blackout_usec = m->progress.blackout_usec;
+        else if (f->source)
+                f->blackout_usec = f->source->blackout_usec;
+}
+
+int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error *reterr) {
+        int r;
+
+        r = check_source(m, reterr);
+        if (r == 0)
+                r = prepare(m, options, reterr);
+        if (r == 0)
+                r = connect_both(m, reterr);
+        if (r == 0)
+                r = transfer(m, reterr);
+        if (r == 0)
+                r = wait_done(m, reterr);
+        if (r < 0)
+                return r;
+        /* From here on there is nothing to cancel: see it through. */
+        if (!by_caller)
+                rpc_group_set_deaf(m->group, true);
+        r = call_finalize(m->source, m->session_id, FINALIZE_ACTION__FINALIZE_ACTION_STOP, NULL,
+                          reterr);
+        if (r == 0)
+                r = call_finalize(m->destination, m->session_id,
+                                  FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL, reterr);
+        if (r < 0)
+                return r;
+        rpc_group_set_deaf(m->group, true);
+        mover_take_figures(m);
+        if (m->on_change)
+                m->on_change(m, true, m->userdata);
+        return 0;
+}
+
+int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
+        int r = 0;
+
+        rpc_group_set_deaf(m->group, true);
+        if (m->destination && rpc_is_open(m->destination))
+                r = call_cleanup(m->destination, m->session_id, reterr);
+        if (r == 0 && m->source && rpc_is_open(m->source))
+                r = call_cleanup(m->source, m->session_id, reterr);
+        if (r < 0)
+                return ferry_error_prefix(reterr, r, "closing the session");
+        if (place == MOVER_AT_DESTINATION)
+                return m->from->operations->clear(m->from, m->group, m->name, reterr);
+        if (place == MOVER_AT_SOURCE && m->made_destination)
+                return m->to->operations->clear(m->to, m->group, m->name, reterr);
+        return 0;
+}

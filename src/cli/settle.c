@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The way out of a migration that did not go through: mover_settle() of mover.h.
+ *
+ * What decides is the source's answer to Cancel. OK: it had not handed the guest over, and runs it
+ * again; whatever the destination has is a copy that may be discarded. Refused: it is handed over,
+ * and then only the destination's journal knows. The two shims normally tell each other; where
+ * their connection is gone the caller carries the records (docs/handover.md). */
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "cli/mover.h"
+
+#define GIVE_UP  (60 * USEC_PER_SEC)
+#define PATIENCE (5 * USEC_PER_SEC) /* for the shims to settle it between themselves */
+#define INTERVAL (100 * USEC_PER_MSEC)
+
+#define HERE  FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE
+#define THERE FERRY__SHIM__V1__OWNER__OWNER_OTHER_SIDE
+
+typedef struct sides {
+        shim_status *source, *destination; /* NULL: cannot be asked */
+} sides;
+
+static void sides_done(sides *v) {
+        if (v->source)
+                protobuf_c_message_free_unpacked(&v->source->base, NULL);
+        if (v->destination)
+                protobuf_c_message_free_unpacked(&v->destination->base, NULL);
+        *v = (sides){ 0 };
+}
+
+/* Asks, over a new connection when the old one is gone; a shim that died is started again. */
+static shim_status *ask(mover *m, peer *p, const char *label, rpc **connection) {
+        shim_status *status = NULL;
+
+        if (*connection && !rpc_is_open(*connection))
+                *connection = rpc_close(*connection);
+        if (!*connection && p->operations->open(p, m->group, m->name, label, connection, NULL) < 0)
+                return NULL;
+        if (call_status(*connection, &status, NULL) < 0)
+                return NULL;
+        return status;
+}
+
+static bool in_session(const mover *m, const shim_status *s) {
+        return s && s->session && strcmp(s->session->session_id, m->session_id) == 0;
+}
+
+static bool has_vm(const shim_status *s) {
+        return s->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE &&
+               s->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED;
+}
+
+/* The side's record of this session: of the open one, or of its tombstone. */
+static const ProtobufCBinaryData *find_record(const mover *m, const shim_status *s) {
+        if (!s)
+                return NULL;
+        if (in_session(m, s) && s->session->handover_record.len > 0)
+                return &s->session->handover_record;
+        for (size_t i = 0; i < s->n_tombstones; i++)
+                if (strcmp(s->tombstones[i]->session_id, m->session_id) == 0 &&
+                    s->tombstones[i]->handover_record.len > 0)
+                        return &s->tombstones[i]->handover_record;
+        return NULL;
+}
+
+static bool is_running(const shim_status *s) {
+        return s->owner == HERE && s->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING;
+}
+
+/* Neither call's answer is looked at: what counts is what the sides say next. */
+static void finalize(const mover *m, rpc *shim, FinalizeAction action,
+                     const ProtobufCBinaryData *record) {
+        (void)call_finalize(shim, m->session_id, action, record, NULL);
+}
+
+static void finish_at_destination(mover *m, const sides *v) {
+        if (in_session(m, v->destination))
+                finalize(m, m->destination, FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL);
+        if (in_session(m, v->source))
+                finalize(m, m->source, FINALIZE_ACTION__FINALIZE_ACTION_STOP,
+                         v->source->owner == THERE ? find_record(m, v->destination) : NULL);
+}
+
+static void finish_at_source(mover *m, const sides *v) {
+        if (in_session(m, v->source))
+                finalize(m, m->source, FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL);
+        if (!in_session(m, v->destination))
+                return;
+        (void)call_cancel(m->destination, m->session_id, NULL);
+        finalize(m, m->destination, FINALIZE_ACTION__FINALIZE_ACTION_STOP, NULL);
+}
+
+/* Handed over, and the destination does not run it yet. */
+static void help_along(mover *m, const sides *v, bool patience_is_over) {
+        const ProtobufCBinaryData *of_destination = find_record(m, v->destination);
+        const ProtobufCBinaryData *of_source = find_record(m, v->source);
+
+        if (!v->source || !v->destination)
+                return;
+        if (of_destination)
+                finalize(m, m->source,
+                         v->destination->owner == HERE ? FINALIZE_ACTION__FINALIZE_ACTION_STOP
+                                                       : FINALIZE_ACTION__FINALIZE_ACTION_RESUME,
+                         of_destination);
+        else if (of_source && in_session(m, v->destination))
+                finalize(m, m->destination, FINALIZE_ACTION__FINALIZE_ACTION_RESUME, of_source);
+        else if (patience_is_over && in_session(m, v->destination))
+                /* declines, if it can: then the source takes it back with that record */
+                (void)call_cancel(m->destination, m->session_id, NULL);
+}
+
+static const char *past_verdict(const mover *m, const shim_status *s) {
+        for (size_t i = 0; i < s->n_tombstones; i++)
+                if (strcmp(s->tombstones[i]->session_id, m->session_id) == 0)
+                        return s->tombstones[i]->verdict;
+        return NULL;
+}
+
+/* The source's session is open and the guest is its own. Three looks, at most: cancelled, resumed,
+ * finalized. */
+static bool settle_source(mover *m, const sides *v, bool cancel, mover_place *ret) {
+        const char *state = v->source->session->state;
+
+        if (!has_vm(v->source) || strcmp(state, "Finalized") == 0) {
+                finish_at_source(m, v);
+                *ret = has_vm(v->source) ? MOVER_AT_SOURCE : MOVER_NOWHERE;
+                return true;
+        }
+        if (cancel || strcmp(state, "Failed") == 0 || strcmp(state, "Cancelled") == 0) {
+                (void)call_cancel(m->source, m->session_id, NULL);
+                finalize(m, m->source, FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL);
+        }
+        return false;
+}
+
+/* The source has no session of this id: it never began there, or was closed. */
+static bool settle_without_source(mover *m, const sides *v, mover_place *ret) {
+        const char *verdict = past_verdict(m, v->source);
+
+        if (verdict && strcmp(verdict, "ran again") != 0)
+                return false; /* it went to the destination, which does not run it now */
+        *ret = has_vm(v->source) ? MOVER_AT_SOURCE : MOVER_NOWHERE;
+        finish_at_source(m, v);
+        return true;
+}
+
+/* One look at both sides. True when the place is known and both sides were told. */
+static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place *ret) {
+        sides v = {
+                .source = ask(m, m->from, "the source's shim", &m->source),
+                .destination = m->made_destination
+                                       ? ask(m, m->to, "the destination's shim", &m->destination)
+                                       : NULL,
+        };
+        bool settled = false;
+
+        if (v.destination && is_running(v.destination)) {
+                finish_at_destination(m, &v);
+                mover_take_figures(m);
+                *ret = MOVER_AT_DESTINATION;
+                settled = true;
+        } else if (v.destination && v.destination->owner == HERE && !has_vm(v.destination)) {
+                finish_at_destination(m, &v);
+                *ret = MOVER_NOWHERE;
+                settled = true;
+        } else if (v.source && !in_session(m, v.source))
+                settled = settle_without_source(m, &v, ret);
+        else if (v.source && v.source->owner == HERE)
+                settled = settle_source(m, &v, cancel, ret);
+        else
+                help_along(m, &v, patience_is_over);
+        sides_done(&v);
+        return settled;
+}
+
+mover_place mover_settle(mover *m, bool cancel) {
+        uint64_t start = now_usec();
+        mover_place place = MOVER_UNDECIDED;
+
+        rpc_group_set_deaf(m->group, true);
+        while (now_usec() - start < (cancel ? GIVE_UP : GIVE_UP / 6)) {
+                uint64_t next;
+
+                if (try_settle(m, cancel, now_usec() - start > PATIENCE, &place))
+                        return place;
+                for (next = now_usec() + INTERVAL; now_usec() < next;)
+                        if (rpc_group_wait(m->group, next, NULL) < 0)
+                                break;
+        }
+        return MOVER_UNDECIDED;
+}
