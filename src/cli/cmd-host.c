@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+
+/* ferry host: what a state root says about its host (cli/host.h). */
+
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/host.h"
+#include "cli/output.h"
+
+typedef struct host_values {
+        const char *name, *netns, *address, *bridge;
+} host_values;
+
+static const cli_option options[] = {
+        { "name", "NAME", "set: the host's name", CLI_OPTION_TEXT, offsetof(host_values, name) },
+        { "netns", "NAME", "set: the network namespace of its sandboxes (/run/netns/NAME)",
+          CLI_OPTION_TEXT, offsetof(host_values, netns) },
+        { "address", "IP", "set: where migrations reach it (default 127.0.0.1)", CLI_OPTION_TEXT,
+          offsetof(host_values, address) },
+        { "bridge", "INTERFACE", "set: the bridge that its guests are put on", CLI_OPTION_TEXT,
+          offsetof(host_values, bridge) },
+};
+
+static cli_exit show(const cli_context *cli) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(host_freep) host *h = NULL;
+        json_t *json;
+
+        if (host_read(cli->root, &h, &error) < 0)
+                return cli_fail(&error);
+        if (cli->json)
+                return output_json(host_to_json(h, &json) < 0 ? NULL : json);
+        printf("name:     %s\nroot:     %s\nnetns:    %s\naddress:  %s\nbridge:   %s\n", h->name,
+               h->root, h->netns ? h->netns : "(ours)", h->address,
+               h->bridge ? h->bridge : "(none)");
+        return CLI_EXIT_OK;
+}
+
+static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
+        static const char *const names[] = { "'set' or 'show'" };
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        const host_values *v = values;
+
+        if (!cli_need_words("host", words, 1, names))
+                return CLI_EXIT_USAGE;
+        if (strcmp(words->words[0], "show") == 0) {
+                if (v->name || v->netns || v->address || v->bridge)
+                        return cli_fail_usage("host", "`host show` takes no values");
+                return show(cli);
+        }
+        if (strcmp(words->words[0], "set") != 0)
+                return cli_fail_usage("host", "'%.64s': must be 'set' or 'show'", words->words[0]);
+        if (!v->name)
+                return cli_fail_usage("host", "--name is missing");
+        if (host_write(cli->root, v->name, v->netns, v->address, v->bridge, &error) < 0)
+                return error.code == FERRY_INVALID_ARGUMENT
+                               ? cli_fail_usage("host", "--%s", ferry_error_message(&error))
+                               : cli_fail(&error);
+        return cli->json ? show(cli) : CLI_EXIT_OK;
+}
+
+const cli_verb cmd_host = {
+        .name = "host",
+        .arguments = "set --name NAME [--netns NAME] [--address IP] [--bridge INTERFACE] | show",
+        .summary = "say, or show, what host a state root stands for",
+        .details = "A host is, for now, a state root on this machine. `host set` writes "
+                   "<root>/host.json;\nwithout it a root is this machine as it stands: no "
+                   "namespace, 127.0.0.1, no bridge.",
+        .has_json = true,
+        .options = options,
+        .n_options = ELEMENTS(options),
+        .values_size = sizeof(host_values),
+        .run = run,
+};

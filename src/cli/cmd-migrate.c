@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+
+/* ferry migrate: moves a running sandbox to another host. mover.c does it, settle.c is the way out;
+ * here is what the person sees. */
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "cli/cli.h"
+#include "cli/format.h"
+#include "cli/migrate-options.h"
+#include "cli/mover.h"
+#include "cli/outcome.h"
+#include "cli/peer.h"
+#include "cli/sandbox.h"
+#include "cli/view.h"
+
+static int open_peers(const cli_context *cli, const char *name, const char *target, peer **ret_from,
+                      peer **ret_to, ferry_error *reterr) {
+        int r;
+
+        r = sandbox_check_exists(cli->root, name, reterr);
+        if (r == 0)
+                r = peer_open(cli->root, ret_from, reterr);
+        if (r == 0)
+                r = peer_open(target, ret_to, reterr);
+        if (r < 0)
+                return r;
+        if (outcome_is_same_place(cli->root, target))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EEXIST,
+                                       "--to %s is the root that %s is in", target, name);
+        return 0;
+}
+
+static cli_exit migrate(const cli_context *cli, mover *m, InitializeOptions *options,
+                        ferry_error *error) {
+        bool by_caller = options->handover == HANDOVER__HANDOVER_CALLER;
+        mover_place place;
+        view v;
+
+        view_init(&v);
+        m->on_change = view_change;
+        m->userdata = &v;
+        if (mover_run(m, options, by_caller, error) == 0) {
+                view_end(&v);
+                return outcome_success(cli, m);
+        }
+        view_end(&v);
+        if (!m->begun)
+                return outcome_not_begun(cli, m, error);
+        if (error->code == FERRY_CANCELLED)
+                fprintf(stderr, "ferry: cancelling; the sandbox will go on at the source\n");
+        place = mover_settle(m, true);
+        return outcome_after_failure(cli, m, place, error);
+}
+
+static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
+        static const char *const names[] = { "the sandbox's NAME" };
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(rpc_group_freep) rpc_group *group = NULL;
+        _cleanup_(peer_freep) peer *from = NULL, *to = NULL;
+        const migrate_values *v = values;
+        migrate_request request;
+        cli_exit code;
+        mover m;
+
+        if (!cli_need_words("migrate", words, 1, names))
+                return CLI_EXIT_USAGE;
+        if (!v->to)
+                return cli_fail_usage("migrate", "--to is missing");
+        if (open_peers(cli, words->words[0], v->to, &from, &to, &error) < 0)
+                return cli_fail(&error);
+        if (migrate_request_init(&request, v, &error) < 0)
+                return cli_fail(&error);
+        if (rpc_group_new(&group, &error) < 0 ||
+            mover_init(&m, group, from, to, words->words[0], &error) < 0) {
+                migrate_request_done(&request);
+                return cli_fail(&error);
+        }
+        if (v->timeout.given)
+                m.deadline_usec = m.start_usec + v->timeout.value * USEC_PER_SEC;
+        code = migrate(cli, &m, &request.options, &error);
+        mover_done(&m);
+        migrate_request_done(&request);
+        return code;
+}
+
+const cli_verb cmd_migrate = {
+        .name = "migrate",
+        .arguments = "NAME --to TARGET [...]",
+        .summary = "move a running sandbox to another host",
+        .details = "TARGET is the state root of another host of this machine (`ferry host set`). "
+                   "The guest\nkeeps running, its memory and connections are kept. Ctrl-C or "
+                   "SIGTERM cancels and rolls\nback: the sandbox goes on at the source. Exit code "
+                   "5: it failed and runs at the source;\n6: undecided, neither side runs it until "
+                   "`ferry settle`; 130: cancelled, as asked.",
+        .has_json = true,
+        .options = migrate_options,
+        .n_options = N_MIGRATE_OPTIONS,
+        .values_size = sizeof(migrate_values),
+        .run = run,
+};
