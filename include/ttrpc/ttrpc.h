@@ -94,10 +94,12 @@ int ttrpc_server_register(ttrpc_server *server, const ttrpc_service *service, co
                           void *userdata);
 
 /* Caps; 0 leaves one as it is. Defaults: 1024 connections, 1024 calls under way a connection,
- * 16 MiB queued for a connection (a peer that reads no more is then cut off). */
+ * 16 MiB queued for a connection: from half of that no more requests are read, at all of it the
+ * peer, which does not read its answers, is cut off. */
 int ttrpc_server_set_limits(ttrpc_server *server, size_t connections, size_t calls,
                             size_t queued_bytes);
-/* Only peers of this uid, or root, may connect ((uid_t)-1: anybody; the default). */
+/* Only peers of this uid, or root, may connect, over unix sockets ((uid_t)-1: anybody; the
+ * default). */
 void ttrpc_server_set_uid(ttrpc_server *server, uid_t uid);
 
 /* A listening stream socket; taken on every path. */
@@ -122,15 +124,17 @@ ttrpc_call *ttrpc_call_ref(ttrpc_call *call);
 ttrpc_call *ttrpc_call_unref(ttrpc_call *call);
 
 /* Each answers the call, once: -EALREADY afterwards, -ENOTCONN when the peer has gone or the
- * deadline has passed (the answer is dropped, all is well). */
+ * deadline has passed (the answer is dropped, all is well). A reply over 4 MiB is -EMSGSIZE and
+ * answers the call with code 8. fail() cuts its text at 4 KiB. */
 int ttrpc_call_reply(ttrpc_call *call, const uint8_t *payload, size_t n);
 int ttrpc_call_fail(ttrpc_call *call, int32_t code, const char *format, ...)
 #ifdef __GNUC__
         __attribute__((format(printf, 3, 4)))
 #endif
         ;
-/* Streams: one message; not taken (-EAGAIN) while 256 KiB or more wait to be written to the peer:
- * on_writable says when there is room. -EMSGSIZE: over 4 MiB, not taken. */
+/* Streams (else -EINVAL): one message; not taken (-EAGAIN) while 256 KiB or more wait to be written
+ * to the peer: on_writable says when there is room. -EMSGSIZE: over 4 MiB, not taken. finish() is
+ * always taken, as are reply() (a last message) and fail(). */
 int ttrpc_call_send(ttrpc_call *call, const uint8_t *payload, size_t n);
 int ttrpc_call_finish(ttrpc_call *call);
 
@@ -163,10 +167,10 @@ typedef struct ttrpc_call_options {
         size_t n_metadata;
 } ttrpc_call_options;
 
-/* The end of a call, exactly once. r 0: the peer answered, with `status` (a code other than OK comes
- * without payload). Negative: no answer: -ETIMEDOUT, -ENOTCONN (the connection is gone), -EPROTO (an
- * answer that makes no sense), -EMSGSIZE (one over 4 MiB); `status` says the same as a gRPC code.
- * All arguments are borrowed. */
+/* The end of a call, exactly once. r 0: the peer answered, with `status` (a code other than OK
+ * comes without payload). Negative: no answer: -ETIMEDOUT, -ENOTCONN (the connection is gone),
+ * -EPROTO (an answer that makes no sense), -EMSGSIZE (one over 4 MiB); `status` says the same as a
+ * gRPC code. All arguments are borrowed. */
 typedef void (*ttrpc_reply_handler)(int r, const ttrpc_status *status, const uint8_t *payload,
                                     size_t n, void *userdata);
 /* One message of a stream. */
@@ -182,12 +186,17 @@ int ttrpc_client_get_fd(const ttrpc_client *client);
 /* poll(2) events. */
 int ttrpc_client_get_events(const ttrpc_client *client);
 uint64_t ttrpc_client_get_timeout(const ttrpc_client *client);
-/* 0, or -ENOTCONN once the connection is dead (every call has been ended by then). */
+/* 0, or -ENOTCONN once the connection is dead (every call has been ended by then). -EBUSY from
+ * inside one of its callbacks. */
 int ttrpc_client_process(ttrpc_client *client);
+/* Waits until something is to be done, `timeout_usec` at most (UINT64_MAX: no limit), then
+ * process(). -EINTR on a signal. For programs without a loop that read a stream. */
+int ttrpc_client_wait(ttrpc_client *client, uint64_t timeout_usec);
 
-/* Queues the request. `options` may be NULL. -EMSGSIZE when it is over 4 MiB: nothing was sent.
- * `ret_slot` may be NULL; otherwise the slot is the caller's until the reply has come (then it is
- * gone) or ttrpc_slot_cancel(). */
+/* Queues the request. `options` may be NULL. -EMSGSIZE when it is over 4 MiB, -EAGAIN when more
+ * than 16 MiB wait that the server does not read: nothing was sent. -ENOTCONN: the connection is
+ * dead. `ret_slot` may be NULL; otherwise the slot is the caller's until the reply has come (then
+ * it is gone) or ttrpc_slot_cancel(). */
 int ttrpc_client_call(ttrpc_client *client, const char *service, const char *method,
                       const uint8_t *payload, size_t n, const ttrpc_call_options *options,
                       ttrpc_reply_handler on_reply, void *userdata, ttrpc_slot **ret_slot);
@@ -196,15 +205,16 @@ int ttrpc_client_stream(ttrpc_client *client, const char *service, const char *m
                         const uint8_t *payload, size_t n, const ttrpc_call_options *options,
                         ttrpc_message_handler on_message, ttrpc_reply_handler on_end,
                         void *userdata, ttrpc_slot **ret_slot);
-/* Called with the call's userdata when it is over, however it ended, after the last callback; also on
- * cancel. */
+/* Called with the call's userdata when it is over, however it ended, after the last callback; also
+ * on cancel. */
 void ttrpc_slot_set_destroy(ttrpc_slot *slot, void (*destroy)(void *userdata));
 /* Forgets the call: no callback follows. The protocol has no cancel: the server works on. */
 ttrpc_slot *ttrpc_slot_cancel(ttrpc_slot *slot);
 
-/* Calls and waits; callbacks of other calls of this client run meanwhile. Returns as
- * ttrpc_reply_handler's r. On 0 *ret_code is the peer's; OK: *ret_payload (free() it; never NULL) and
- * *ret_n; else *ret_message (free() it; may be NULL). */
+/* Calls and waits; callbacks of other calls of this client run meanwhile; -EBUSY from inside one of
+ * them. Returns as
+ * ttrpc_reply_handler's r. On 0 *ret_code is the peer's; OK: *ret_payload (free() it; never NULL)
+ * and *ret_n; else *ret_message (free() it; may be NULL). */
 int ttrpc_client_call_sync(ttrpc_client *client, const char *service, const char *method,
                            const uint8_t *payload, size_t n, const ttrpc_call_options *options,
                            int32_t *ret_code, char **ret_message, uint8_t **ret_payload,

@@ -19,6 +19,8 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+#define QUEUED_MAX (16U * 1024 * 1024) /* bytes that the server does not read */
+
 struct ttrpc_slot {
         ttrpc_client *client;
         ttrpc_slot *next;
@@ -36,6 +38,7 @@ struct ttrpc_client {
         uint32_t next_id;  /* 0: used up */
         unsigned n_pins;   /* frames of our callers that still use us */
         bool dead, freed;
+        bool processing;
         uint64_t next_deadline; /* not later than the first one */
 };
 
@@ -209,6 +212,8 @@ static int start(ttrpc_client *c, const char *service, const char *method, const
 
         if (c->dead || c->next_id == 0)
                 return -ENOTCONN;
+        if (ttrpc_conn_queued(&c->io) > QUEUED_MAX)
+                return -EAGAIN;
         r = fill_request(&q, service, method, payload, n, options);
         if (r < 0)
                 return r;
@@ -238,7 +243,8 @@ static int start(ttrpc_client *c, const char *service, const char *method, const
         }
         slot->next = c->slots;
         c->slots = slot;
-        (void)ttrpc_conn_flush(&c->io); /* a dead connection shows in process() */
+        if (!c->processing)
+                (void)ttrpc_conn_flush(&c->io); /* a dead connection shows in process() */
         if (ret_slot)
                 *ret_slot = slot;
         return 0;
@@ -385,7 +391,10 @@ EXPORT int ttrpc_client_process(ttrpc_client *c) {
 
         if (c->dead)
                 return -ENOTCONN;
+        if (c->processing)
+                return -EBUSY;
         pin(c);
+        c->processing = true;
         r = ttrpc_conn_flush(&c->io);
         if (r == 0)
                 r = ttrpc_conn_read(&c->io);
@@ -400,6 +409,7 @@ EXPORT int ttrpc_client_process(ttrpc_client *c) {
                 end_all(c);
         }
         r = c->dead ? -ENOTCONN : 0;
+        c->processing = false;
         unpin(c);
         return r;
 }
@@ -435,19 +445,30 @@ static void on_sync_reply(int r, const ttrpc_status *status, const uint8_t *payl
                 s->message = strdup(status->message);
 }
 
-static int wait_for_something(ttrpc_client *c) {
-        uint64_t deadline = c->next_deadline, now = ttrpc_now();
+/* Whole milliseconds for poll, rounded up: not to wake too early and spin. */
+static int to_poll_timeout(uint64_t until) {
+        uint64_t now = ttrpc_now(), left;
+
+        if (until == TTRPC_NEVER)
+                return -1;
+        left = until > now ? (until - now + 999) / 1000 : 0;
+        return left > 3600000 ? 3600000 : (int)left;
+}
+
+EXPORT int ttrpc_client_wait(ttrpc_client *c, uint64_t timeout_usec) {
+        uint64_t until =
+                timeout_usec == TTRPC_NEVER ? TTRPC_NEVER : ttrpc_later(ttrpc_now(), timeout_usec);
         struct pollfd p = { .fd = c->io.fd, .events = (short)ttrpc_client_get_events(c) };
-        int timeout = -1;
 
-        if (deadline != TTRPC_NEVER) {
-                uint64_t left = deadline > now ? (deadline - now + 999) / 1000 : 0;
-
-                timeout = left > 3600000 ? 3600000 : (int)left;
-        }
-        if (poll(&p, 1, timeout) < 0 && errno != EINTR)
+        if (c->dead)
+                return -ENOTCONN;
+        if (c->processing)
+                return -EBUSY;
+        if (c->next_deadline < until)
+                until = c->next_deadline;
+        if (poll(&p, 1, to_poll_timeout(until)) < 0)
                 return -errno;
-        return 0;
+        return ttrpc_client_process(c);
 }
 
 EXPORT int ttrpc_client_call_sync(ttrpc_client *c, const char *service, const char *method,
@@ -462,18 +483,19 @@ EXPORT int ttrpc_client_call_sync(ttrpc_client *c, const char *service, const ch
         *ret_message = NULL;
         *ret_payload = NULL;
         *ret_n = 0;
+        if (c->processing)
+                return -EBUSY;
         r = ttrpc_client_call(c, service, method, payload, n, options, on_sync_reply, &s, &slot);
         if (r < 0)
                 return r;
         pin(c);
         while (!s.done) {
-                r = wait_for_something(c);
-                if (r < 0) {
+                r = ttrpc_client_wait(c, TTRPC_NEVER);
+                if (r < 0 && r != -EINTR && !s.done) {
                         ttrpc_slot_cancel(slot);
                         unpin(c);
                         return r;
                 }
-                (void)ttrpc_client_process(c);
         }
         unpin(c);
         *ret_code = s.code;

@@ -15,9 +15,13 @@
 #define KEEP_SIZE 16384U
 
 int ttrpc_conn_init(ttrpc_conn *c, int fd_consume) {
-        int flags = fcntl(fd_consume, F_GETFL);
+        int flags = fcntl(fd_consume, F_GETFL), type;
+        socklen_t n = sizeof(type);
 
-        *c = (ttrpc_conn){ .fd = fd_consume };
+        *c = (ttrpc_conn){
+                .fd = fd_consume,
+                .is_socket = getsockopt(fd_consume, SOL_SOCKET, SO_TYPE, &type, &n) == 0,
+        };
         if (flags < 0 || fcntl(fd_consume, F_SETFL, flags | O_NONBLOCK) < 0) {
                 int r = -errno;
 
@@ -96,13 +100,14 @@ int ttrpc_conn_read(ttrpc_conn *c) {
 
         if (reserve(&c->in, &c->in_begin, &c->in_end, &c->in_size, room) < 0)
                 return -ENOMEM;
+        room = c->in_size - c->in_end;
         do
-                k = recv(c->fd, c->in + c->in_end, c->in_size - c->in_end, MSG_DONTWAIT);
+                k = c->is_socket ? recv(c->fd, c->in + c->in_end, room, MSG_DONTWAIT)
+                                 : read(c->fd, c->in + c->in_end, room);
         while (k < 0 && errno == EINTR);
-        if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-                shrink(&c->in, &c->in_begin, &c->in_end, &c->in_size);
+        c->drained = k < 0 || (size_t)k < room;
+        if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
                 return 0;
-        }
         if (k < 0)
                 return -errno;
         if (k == 0)
@@ -121,11 +126,15 @@ int ttrpc_conn_next(ttrpc_conn *c, ttrpc_frame_header *ret, const uint8_t **ret_
                 c->in_begin += n;
                 c->skip -= n;
                 have -= n;
-                if (c->skip > 0)
+                if (c->skip > 0) {
+                        shrink(&c->in, &c->in_begin, &c->in_end, &c->in_size);
                         return 0;
+                }
         }
-        if (have < TTRPC_HEADER_SIZE)
+        if (have < TTRPC_HEADER_SIZE) {
+                shrink(&c->in, &c->in_begin, &c->in_end, &c->in_size);
                 return 0;
+        }
         r = ttrpc_frame_parse(c->in + c->in_begin, have, ret);
         if (r < 0)
                 return r;
@@ -163,8 +172,10 @@ uint8_t *ttrpc_conn_put(ttrpc_conn *c, uint32_t stream_id, uint8_t type, uint8_t
 
 int ttrpc_conn_flush(ttrpc_conn *c) {
         while (c->out_begin < c->out_end) {
-                ssize_t k = send(c->fd, c->out + c->out_begin, c->out_end - c->out_begin,
-                                 MSG_NOSIGNAL | MSG_DONTWAIT);
+                const uint8_t *data = c->out + c->out_begin;
+                size_t n = c->out_end - c->out_begin;
+                ssize_t k = c->is_socket ? send(c->fd, data, n, MSG_NOSIGNAL | MSG_DONTWAIT)
+                                         : write(c->fd, data, n);
 
                 if (k < 0) {
                         if (errno == EINTR)

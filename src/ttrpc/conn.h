@@ -15,6 +15,8 @@
 
 typedef struct ttrpc_conn {
         int fd;
+        bool is_socket;
+        bool drained; /* the last read took all there was */
         uint8_t *in;
         size_t in_begin, in_end, in_size;
         uint64_t skip; /* of a frame that was too long */
@@ -22,7 +24,7 @@ typedef struct ttrpc_conn {
         size_t out_begin, out_end, out_size;
 } ttrpc_conn;
 
-/* `fd_consume` becomes non-blocking. */
+/* A stream socket, or another descriptor for both ways (a serial port). It becomes non-blocking. */
 int ttrpc_conn_init(ttrpc_conn *c, int fd_consume);
 void ttrpc_conn_done(ttrpc_conn *c);
 
