@@ -84,8 +84,8 @@ class FerryChain:
         report = self.ferry.json("--root", self.here(), "migrate", self.NAME, "--to", there)
         self.hops += 1
         self.qemu_pid = self.pid()
-        return {"blackout_ms": report["blackout_usec"] / 1e3, "total_ms": report["total_usec"] / 1e3,
-                "passes": report["passes"], "bytes": report["bytes"]}
+        return {name: report[name] for name in ("blackout_ms", "total_ms", "passes", "bytes",
+                                                "source", "destination")}
 
     def freeze(self):
         os.kill(self.qemu_pid, signal.SIGSTOP)
