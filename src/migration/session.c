@@ -73,7 +73,8 @@ struct session {
         char *reason; /* why it failed or was given up */
         int code;
         bool guest_initiated;
-        bool failed_told; /* FAILED was published */
+        bool failed_told;   /* FAILED was published */
+        bool recovery_told; /* RECOVERY_DONE was */
 
         /* times: CLOCK_MONOTONIC */
         uint64_t began_usec, stopped_usec, completed_usec, offered_usec, round_trip_usec;
@@ -174,6 +175,18 @@ static void publish_cancelled(session *s) {
                 s->reason = strdup("cancelled");
         publish_end(s, is_source(s) ? PHASE__PHASE_FAILED : PHASE__PHASE_DONE,
                     PHASE_STATE__PHASE_STATE_CANCELLED);
+}
+
+/* Once too: a RESUME of what runs already is no second recovery. */
+static void publish_recovery(session *s) {
+        if (s->recovery_told)
+                return;
+        s->recovery_told = true;
+        if (sandbox_vm(s->sb))
+                publish_phase(s, PHASE__PHASE_RECOVERY_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+        else
+                publish_end(s, PHASE__PHASE_RECOVERY_DONE,
+                            PHASE_STATE__PHASE_STATE_RECOVERY_FAILED);
 }
 
 /* ---- timers ---- */
@@ -1337,7 +1350,7 @@ static void clear(session *s) {
         s->reason = NULL;
         s->code = 0;
         s->id[0] = '\0';
-        s->guest_initiated = s->failed_told = s->query_under_way = false;
+        s->guest_initiated = s->failed_told = s->recovery_told = s->query_under_way = false;
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
         s->round_trip_usec = s->go_usec = s->stopped_for_usec = s->resumed_usec = 0;
         s->stopped_wall_usec = 0;
@@ -1495,18 +1508,12 @@ static void announce_state(session *s, mig_state was) {
                 break;
         case MIG_S_FAILED:
                 publish_failure(s);
-                if (was == MIG_S_RECOVERING && sandbox_vm(s->sb))
-                        publish_phase(s, PHASE__PHASE_RECOVERY_DONE,
-                                      PHASE_STATE__PHASE_STATE_SUCCESS);
-                else if (was == MIG_S_RECOVERING)
-                        publish_end(s, PHASE__PHASE_RECOVERY_DONE,
-                                    PHASE_STATE__PHASE_STATE_RECOVERY_FAILED);
+                if (was == MIG_S_RECOVERING)
+                        publish_recovery(s);
                 break;
         case MIG_S_CANCELLED:
         case MIG_S_RESUMED:
-                if (was != MIG_S_FAILED)
-                        publish_phase(s, PHASE__PHASE_RECOVERY_DONE,
-                                      PHASE_STATE__PHASE_STATE_SUCCESS);
+                publish_recovery(s);
                 break;
         case MIG_D_LOST:
                 publish_failure(s);

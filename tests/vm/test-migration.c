@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: MIT */
+/* Two real QEMUs: what succeeds, and every way to fail before the handover. After each: exactly one
+ * guest runs (or none, when its QEMU was killed), its memory is intact, nothing is left behind. */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "harness.h"
+
+#define FAILED_PRECONDITION 9
+#define INVALID_ARGUMENT    3
+#define ALREADY_EXISTS      6
+#define UNIMPLEMENTED       12
+
+#define STOP   FINALIZE_ACTION__FINALIZE_ACTION_STOP
+#define RESUME FINALIZE_ACTION__FINALIZE_ACTION_RESUME
+
+static int setup(void **state) {
+        pair *p = calloc(1, sizeof(*p));
+
+        pair_start(p, 1000, 2048);
+        *state = p;
+        return 0;
+}
+
+static int teardown(void **state) {
+        pair *p = *state;
+
+        pair_end(p);
+        free(p);
+        return 0;
+}
+
+/* So slow that it is still copying whenever we look. */
+static void make_slow(pair *p) {
+        p->options.optional_max_bandwidth_case =
+                INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH_MAX_BANDWIDTH;
+        p->options.max_bandwidth = 65536;
+}
+
+static void make_fast(pair *p) {
+        p->options.optional_max_bandwidth_case = INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH__NOT_SET;
+}
+
+static void transfer_both(pair *p) {
+        call_transfer(p, &p->a, 0, 0);
+        call_transfer(p, &p->b, 0, 0);
+}
+
+static void copy_slowly(pair *p) {
+        make_slow(p);
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_detail(&p->a, "S_COPYING");
+        host_wait_detail(&p->b, "D_LOADING");
+        make_fast(p);
+}
+
+static void reach_ready(pair *p) {
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_detail(&p->a, "S_READY");
+        host_wait_detail(&p->b, "D_READY");
+}
+
+static void expect_history(pair *p, host *h, const char *expected) {
+        char *text = history_and_cleanup(p, h);
+
+        assert_string_equal(text, expected);
+        free(text);
+}
+
+/* Whatever happened: the same VM migrates, and comes back. */
+static void then_all_is_well(pair *p) {
+        make_fast(p);
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        migrate_whole(p, &p->a, &p->b);
+        assert_exactly_one_runs(p, &p->b);
+        migrate_whole(p, &p->b, &p->a);
+        assert_exactly_one_runs(p, &p->a);
+}
+
+static void rolled_back(pair *p) {
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->a);
+        then_all_is_well(p);
+}
+
+/* ---- success ---- */
+
+static void test_caller_finalizes_the_source_first(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        call_finalize(p, &p->a, STOP, 0);
+        assert_true(host_runs(&p->b)); /* the answer comes after RUNNING */
+        call_finalize(p, &p->b, RESUME, 0);
+        expect_history(p, &p->a,
+                       "SETUP_DONE/SUCCESS BLACKOUT_STARTED/SUCCESS OFFLINE_DONE/SUCCESS "
+                       "DONE/SUCCESS BLACKOUT_EXITED/SUCCESS");
+        expect_history(p, &p->b, "SETUP_DONE/SUCCESS DONE/SUCCESS BLACKOUT_EXITED/SUCCESS");
+        assert_exactly_one_runs(p, &p->b);
+}
+
+static void test_caller_finalizes_the_destination_first(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        call_finalize(p, &p->b, RESUME, 0);
+        call_finalize(p, &p->a, STOP, 0);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->b);
+}
+
+static void test_direct_needs_no_caller(void **state) {
+        pair *p = *state;
+
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_detail(&p->b, "D_RUNNING");
+        host_wait_detail(&p->a, "S_DONE");
+        assert_exactly_one_runs(p, &p->b);
+        call_finalize(p, &p->b, RESUME, 0);
+        call_finalize(p, &p->a, STOP, 0);
+        expect_history(p, &p->a,
+                       "SETUP_DONE/SUCCESS BLACKOUT_STARTED/SUCCESS OFFLINE_DONE/SUCCESS "
+                       "BLACKOUT_EXITED/SUCCESS DONE/SUCCESS");
+        expect_history(p, &p->b, "SETUP_DONE/SUCCESS BLACKOUT_EXITED/SUCCESS DONE/SUCCESS");
+        /* and back, and there again, by the same two shims */
+        migrate_whole(p, &p->b, &p->a);
+        assert_exactly_one_runs(p, &p->a);
+        migrate_whole(p, &p->a, &p->b);
+        assert_exactly_one_runs(p, &p->b);
+}
+
+static void test_the_report_is_filled_in(void **state) {
+        Ferry__Shim__V1__StatusResponse *s, *d;
+        pair *p = *state;
+
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_detail(&p->a, "S_DONE");
+        host_wait_detail(&p->b, "D_RUNNING");
+        s = host_status(&p->a);
+        d = host_status(&p->b);
+        assert_true(s->session->report->blackout_usec > 0);
+        assert_true(s->session->report->blackout_usec == d->session->report->blackout_usec);
+        assert_true(s->session->report->total_usec >= s->session->report->blackout_usec);
+        assert_true(s->session->report->passes >= 1);
+        assert_true(s->session->report->journal_sync_usec > 0);
+        assert_true(s->session->handover_record.len > 0);
+        assert_true(d->session->handover_record.len > 0);
+        ferry__shim__v1__status_response__free_unpacked(s, NULL);
+        ferry__shim__v1__status_response__free_unpacked(d, NULL);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        s = host_status(&p->a);
+        assert_int_equal(s->n_tombstones, 1);
+        assert_string_equal(s->tombstones[0]->verdict, "done");
+        ferry__shim__v1__status_response__free_unpacked(s, NULL);
+}
+
+/* ---- cancel ---- */
+
+static void test_cancel_before_the_socket(void **state) {
+        pair *p = *state;
+
+        session_open(p, false);
+        call_cancel(p, &p->a, 0);
+        call_cancel(p, &p->b, 0);
+        call_cancel(p, &p->a, 0); /* twice is once */
+        call_finalize(p, &p->b, STOP, 0);
+        call_finalize(p, &p->a, STOP, FAILED_PRECONDITION); /* it still owns the guest */
+        call_finalize(p, &p->a, RESUME, 0);
+        call_cancel(p, &p->a, FAILED_PRECONDITION);
+        rolled_back(p);
+}
+
+static void test_cancel_while_waiting_for_the_socket(void **state) {
+        pair *p = *state;
+
+        session_open(p, false);
+        transfer_both(p);
+        host_wait_detail(&p->a, "S_SOCKET_WAITING");
+        host_wait_detail(&p->b, "D_SOCKET_WAITING");
+        call_cancel(p, &p->b, 0);
+        call_cancel(p, &p->a, 0);
+        rolled_back(p);
+}
+
+static void test_cancel_in_the_copy(void **state) {
+        pair *p = *state;
+
+        copy_slowly(p);
+        call_cancel(p, &p->a, 0);
+        assert_exactly_one_runs(p, &p->a);
+        call_cancel(p, &p->b, 0);
+        call_finalize(p, &p->a, RESUME, 0);
+        call_finalize(p, &p->b, STOP, 0);
+        expect_history(p, &p->a, "SETUP_DONE/SUCCESS FAILED/CANCELLED RECOVERY_DONE/SUCCESS");
+        call_cleanup(p, &p->b, 0);
+        then_all_is_well(p);
+}
+
+static void test_cancel_at_the_destination_in_the_copy(void **state) {
+        pair *p = *state;
+
+        copy_slowly(p);
+        call_cancel(p, &p->b, 0);
+        host_wait_detail(&p->a, "S_FAILED");
+        call_finalize(p, &p->a, RESUME, 0);
+        expect_history(p, &p->b, "SETUP_DONE/SUCCESS DONE/CANCELLED");
+        call_cleanup(p, &p->a, 0);
+        assert_exactly_one_runs(p, &p->a);
+        then_all_is_well(p);
+}
+
+static void test_cancel_while_the_guest_stands(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        call_cancel(p, &p->a, 0);
+        assert_exactly_one_runs(p, &p->a);
+        host_wait_detail(&p->b, "D_FAILED"); /* REFUSED */
+        call_finalize(p, &p->b, RESUME, FAILED_PRECONDITION);
+        rolled_back(p);
+}
+
+static void test_cancel_at_the_destination_while_the_guest_stands(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        call_cancel(p, &p->b, 0);
+        host_wait_detail(&p->a, "S_FAILED"); /* DECLINED */
+        rolled_back(p);
+}
+
+static void test_resume_at_the_source_takes_it_back(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        call_finalize(p, &p->a, RESUME, 0);
+        assert_exactly_one_runs(p, &p->a);
+        host_wait_detail(&p->b, "D_FAILED");
+        call_finalize(p, &p->b, STOP, 0);
+        rolled_back(p);
+}
+
+static void test_cancel_after_the_handover_is_refused(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        call_finalize(p, &p->a, STOP, 0);
+        call_cancel(p, &p->a, FAILED_PRECONDITION);
+        call_cancel(p, &p->b, FAILED_PRECONDITION);
+        call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION);
+        call_finalize(p, &p->b, STOP, FAILED_PRECONDITION);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->b);
+}
+
+/* ---- failures ---- */
+
+static void test_destination_qemu_dies_in_the_copy(void **state) {
+        pair *p = *state;
+
+        copy_slowly(p);
+        assert_int_equal(kill(host_qemu(&p->b), SIGKILL), 0);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_detail(&p->b, "D_FAILED");
+        expect_history(p, &p->a, "SETUP_DONE/SUCCESS FAILED/SOURCE_FAILED RECOVERY_DONE/SUCCESS");
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->a);
+        then_all_is_well(p);
+}
+
+static void test_source_qemu_dies_in_the_copy(void **state) {
+        pair *p = *state;
+
+        copy_slowly(p);
+        assert_int_equal(kill(host_qemu(&p->a), SIGKILL), 0);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_detail(&p->b, "D_FAILED");
+        call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION); /* there is nothing to resume */
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_false(host_runs(&p->a) || host_runs(&p->b));
+}
+
+static void test_connection_cut_in_the_copy(void **state) {
+        pair *p = *state;
+
+        copy_slowly(p);
+        cut_connection(p);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_detail(&p->b, "D_FAILED");
+        rolled_back(p);
+}
+
+static void test_connection_cut_while_the_guest_stands(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        cut_connection(p);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_detail(&p->b, "D_UNDECIDED"); /* only the source knows */
+        call_finalize(p, &p->b, RESUME, FAILED_PRECONDITION);
+        call_finalize(p, &p->b, STOP, 0);
+        rolled_back(p);
+}
+
+static void test_no_socket_in_time(void **state) {
+        pair *p = *state;
+
+        session_open(p, false);
+        call_transfer(p, &p->a, 20, 0);
+        call_transfer(p, &p->b, 20, 0);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_detail(&p->b, "D_FAILED");
+        call_finalize(p, &p->a, RESUME, 0);
+        rolled_back(p);
+}
+
+static void test_guest_resets_in_the_copy(void **state) {
+        pair *p = *state;
+        char *text;
+
+        copy_slowly(p);
+        guest_send(&p->a, "r");
+        host_wait_detail(&p->a, "S_FAILED");
+        text = history_and_cleanup(p, &p->a);
+        assert_non_null(strstr(text, "FAILED/GUEST"));
+        free(text);
+        call_cleanup(p, &p->b, 0);
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
+        assert_false(host_runs(&p->b));
+}
+
+static void test_guest_powers_off_in_the_copy(void **state) {
+        pair *p = *state;
+        char *text;
+
+        copy_slowly(p);
+        guest_send(&p->a, "p");
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_detail(&p->b, "D_FAILED");
+        text = history_and_cleanup(p, &p->a);
+        assert_non_null(strstr(text, "FAILED/GUEST"));
+        free(text);
+        call_cleanup(p, &p->b, 0);
+        assert_false(host_runs(&p->a) || host_runs(&p->b));
+}
+
+/* ---- the shim's own end ---- */
+
+static void test_qemu_survives_the_shim(void **state) {
+        pair *p = *state;
+        pid_t qemu = host_qemu(&p->a);
+
+        host_kill_shim(&p->a, SIGTERM);
+        assert_int_equal(kill(qemu, 0), 0);
+        host_start(&p->a, NULL);
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
+        assert_int_equal(host_qemu(&p->a), qemu);
+        host_kill_shim(&p->a, SIGKILL);
+        host_start(&p->a, NULL);
+        assert_exactly_one_runs(p, &p->a);
+        then_all_is_well(p);
+}
+
+static void test_source_shim_dies_in_the_copy(void **state) {
+        static const int signals[] = { SIGTERM, SIGKILL };
+        pair *p = *state;
+
+        for (size_t i = 0; i < 2; i++) {
+                copy_slowly(p);
+                host_kill_shim(&p->a, signals[i]);
+                host_start(&p->a, NULL);
+                host_wait_detail(&p->a, "S_FAILED");
+                host_wait_detail(&p->b, "D_FAILED");
+                call_cleanup(p, &p->a, 0);
+                call_cleanup(p, &p->b, 0);
+                assert_exactly_one_runs(p, &p->a);
+        }
+        then_all_is_well(p);
+}
+
+static void test_destination_shim_dies_after_it_took_over(void **state) {
+        pair *p = *state;
+
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_detail(&p->a, "S_DONE");
+        host_kill_shim(&p->b, SIGKILL);
+        host_start(&p->b, NULL);
+        host_wait_detail(&p->b, "D_RUNNING");
+        call_finalize(p, &p->b, RESUME, 0);
+        call_finalize(p, &p->a, STOP, 0);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->b);
+}
+
+/* ---- bad input changes nothing ---- */
+
+static void test_bad_input_changes_nothing(void **state) {
+        ProtobufCBinaryData state_bytes = { .len = 0 }, none = { .len = 0 };
+        uint8_t garbage[] = { 1, 2, 3, 4 };
+        ProtobufCBinaryData bad = { sizeof(garbage), garbage };
+        pair *p = *state;
+
+        /* no session yet */
+        snprintf(p->session, sizeof(p->session), "nosuch");
+        call_prepare(p, &p->b, INVALID_ARGUMENT);
+        call_transfer(p, &p->a, 0, INVALID_ARGUMENT);
+        call_cancel(p, &p->a, INVALID_ARGUMENT);
+        call_finalize(p, &p->a, STOP, INVALID_ARGUMENT);
+        call_cleanup(p, &p->a, 0);
+        /* no id */
+        p->session[0] = '\0';
+        call_export(p, &p->a, INVALID_ARGUMENT, &state_bytes);
+        call_import(p, &p->b, &bad, INVALID_ARGUMENT);
+        call_cleanup(p, &p->a, INVALID_ARGUMENT);
+        /* nonsense */
+        snprintf(p->session, sizeof(p->session), "one");
+        call_import(p, &p->b, &bad, INVALID_ARGUMENT);
+        call_import(p, &p->b, &none, INVALID_ARGUMENT);
+        p->options.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_UNSPECIFIED;
+        call_export(p, &p->a, INVALID_ARGUMENT, &state_bytes);
+        p->options.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
+        p->options.checksum_verification = true;
+        call_export(p, &p->a, UNIMPLEMENTED, &state_bytes);
+        p->options.checksum_verification = false;
+        call_export(p, &p->b, FAILED_PRECONDITION, &state_bytes); /* there is no VM */
+        host_wait_detail(&p->a, "");
+        host_wait_detail(&p->b, "");
+
+        /* in a session */
+        call_export(p, &p->a, 0, &state_bytes);
+        call_export(p, &p->a, FAILED_PRECONDITION, &none);
+        call_import(p, &p->a, &state_bytes, FAILED_PRECONDITION);
+        state_bytes.data[state_bytes.len / 2] ^= 1;
+        call_import(p, &p->b, &state_bytes, INVALID_ARGUMENT);
+        state_bytes.data[state_bytes.len / 2] ^= 1;
+        call_import(p, &p->b, &state_bytes, 0);
+        call_import(p, &p->b, &state_bytes, FAILED_PRECONDITION);
+        free(state_bytes.data);
+        snprintf(p->session, sizeof(p->session), "other");
+        call_cancel(p, &p->a, INVALID_ARGUMENT);
+        call_cleanup(p, &p->b, INVALID_ARGUMENT);
+        snprintf(p->session, sizeof(p->session), "one");
+        call_finalize(p, &p->a, FINALIZE_ACTION__FINALIZE_ACTION_UNSPECIFIED, INVALID_ARGUMENT);
+        call_finalize(p, &p->a, STOP, FAILED_PRECONDITION);
+        p->a.socket = 9999;
+        call_socket(p, &p->a, FAILED_PRECONDITION); /* no such descriptor of ours */
+        p->a.socket = -EBADF;
+        call_stop(&p->a, false, FAILED_PRECONDITION);
+        host_wait_detail(&p->a, "S_EXPORTED");
+        host_wait_detail(&p->b, "D_IMPORTED");
+        call_prepare(p, &p->b, 0);
+        connect_hosts(p);
+        call_socket(p, &p->a, 0);
+        call_socket(p, &p->a, ALREADY_EXISTS);
+        rolled_back(p);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                TEST(test_caller_finalizes_the_source_first),
+                TEST(test_caller_finalizes_the_destination_first),
+                TEST(test_direct_needs_no_caller),
+                TEST(test_the_report_is_filled_in),
+                TEST(test_cancel_before_the_socket),
+                TEST(test_cancel_while_waiting_for_the_socket),
+                TEST(test_cancel_in_the_copy),
+                TEST(test_cancel_at_the_destination_in_the_copy),
+                TEST(test_cancel_while_the_guest_stands),
+                TEST(test_cancel_at_the_destination_while_the_guest_stands),
+                TEST(test_resume_at_the_source_takes_it_back),
+                TEST(test_cancel_after_the_handover_is_refused),
+                TEST(test_destination_qemu_dies_in_the_copy),
+                TEST(test_source_qemu_dies_in_the_copy),
+                TEST(test_connection_cut_in_the_copy),
+                TEST(test_connection_cut_while_the_guest_stands),
+                TEST(test_no_socket_in_time),
+                TEST(test_guest_resets_in_the_copy),
+                TEST(test_guest_powers_off_in_the_copy),
+                TEST(test_qemu_survives_the_shim),
+                TEST(test_source_shim_dies_in_the_copy),
+                TEST(test_destination_shim_dies_after_it_took_over),
+                TEST(test_bad_input_changes_nothing),
+        };
+
+        return cmocka_run_group_tests_name("migration", tests, NULL, NULL);
+}
