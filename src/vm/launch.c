@@ -29,7 +29,10 @@ static int give(launch *l, int fd_consume) {
         return 3 + (int)l->n_fds++;
 }
 
-static int listen_in(ferry_vm *vm, const char *name, int *ret_fd, ferry_error *reterr) {
+/* `ret_client` may be NULL. Connected already, a QEMU that ends at once is seen as an end of the
+ * connection, not as a socket that nobody listens on. */
+static int listen_in(ferry_vm *vm, const char *name, int *ret_fd, int *ret_client,
+                     ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL;
         int r;
 
@@ -43,6 +46,11 @@ static int listen_in(ferry_vm *vm, const char *name, int *ret_fd, ferry_error *r
                                        "%s is in use: a QEMU of this sandbox is still alive", path);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "listen on %s", path);
+        r = ret_client ? unix_connect(path, ret_client) : 0;
+        if (r < 0) {
+                *ret_fd = fd_close(*ret_fd);
+                return ferry_error_set_errno(reterr, r, "connect to %s", path);
+        }
         return 0;
 }
 
@@ -63,11 +71,11 @@ static int open_memory(launch *l, ferry_error *reterr) {
 static int open_channels(launch *l, ferry_error *reterr) {
         int fd, r;
 
-        r = listen_in(l->vm, VM_QMP_SOCKET, &fd, reterr);
+        r = listen_in(l->vm, VM_QMP_SOCKET, &fd, &l->vm->qmp_fd, reterr);
         if (r < 0)
                 return r;
         l->input.qmp_fd = give(l, fd);
-        r = listen_in(l->vm, VM_CONSOLE_SOCKET, &fd, reterr);
+        r = listen_in(l->vm, VM_CONSOLE_SOCKET, &fd, NULL, reterr);
         if (r < 0)
                 return r;
         l->input.console_fd = give(l, fd);
@@ -218,6 +226,7 @@ int vm_launch(ferry_vm *vm, ferry_error *reterr) {
         if (ours)
                 vm_remove_files(vm);
         vm->memory_fd = fd_close(vm->memory_fd);
+        vm->qmp_fd = fd_close(vm->qmp_fd);
         vm->tap[0] = '\0';
         return r;
 }

@@ -53,6 +53,7 @@ struct ferry_vm {
         int pidfd, memory_fd;
         char tap[TAP_NAME_SIZE];
         bool tap_attached; /* by us, for sure */
+        int qmp_fd;        /* connected, until there is a client to own it */
         qmp_client *qmp;
         sd_event_source *exit_source, *lost_timer, *kill_timer, *log_timer, *defer;
         unsigned n_setup;    /* set-up commands that are not answered yet */
@@ -69,8 +70,8 @@ void vm_pin(ferry_vm *vm);
 void vm_unpin(ferry_vm *vm);
 void vm_unpinp(struct ferry_vm **vm);
 
-/* Opens, makes and spawns what vm->config says; pid, pidfd, memory_fd and tap are then set and
- * qemu.json is written. Nothing is left behind on failure. */
+/* Opens, makes and spawns what vm->config says; pid, pidfd, memory_fd, qmp_fd and tap are then set
+ * and qemu.json is written. Nothing is left behind on failure. */
 int vm_launch(ferry_vm *vm, ferry_error *reterr);
 /* The sandbox's files that only mean something while QEMU lives. */
 void vm_remove_files(ferry_vm *vm);

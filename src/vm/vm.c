@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -46,6 +47,7 @@ void vm_unpin(ferry_vm *vm) {
         ferry_error_done(&vm->failure);
         fd_close(vm->dir_fd);
         fd_close(vm->memory_fd);
+        fd_close(vm->qmp_fd);
         fd_close(vm->pidfd);
         free(vm->state_dir);
         free(vm->probe_cache);
@@ -318,25 +320,6 @@ static void on_qmp_disconnect(qmp_client *client, int r, const char *reason, voi
                 log_debug("timer: %s", strerror(-r));
 }
 
-static int connect_qmp(ferry_vm *vm, const qmp_client_handlers *handlers, ferry_error *reterr) {
-        _cleanup_(freep) char *path = NULL;
-        _cleanup_(closep) int fd = -EBADF;
-        int r;
-
-        if (asprintf(&path, "%s/%s", vm->state_dir, VM_QMP_SOCKET) < 0) {
-                path = NULL;
-                return ferry_error_set_errno(reterr, -ENOMEM, "QMP");
-        }
-        r = unix_connect(path, &fd);
-        if (r == 0)
-                r = qmp_client_new(vm->event, TAKE_FD(fd),
-                                   vm->attached ? REGREET_TIMEOUT_USEC : GREETING_TIMEOUT_USEC,
-                                   handlers, vm, &vm->qmp);
-        if (r < 0)
-                return ferry_error_set_errno(reterr, r, "connect to %s", path);
-        return 0;
-}
-
 /* --- set-up: what every QEMU gets before anybody uses it --- */
 
 /* The first three are what the handover stands on; a QEMU without them is refused. */
@@ -458,7 +441,7 @@ static const qmp_client_handlers qmp_handlers = {
         .on_disconnect = on_qmp_disconnect,
 };
 
-/* pid and pidfd are set: watch them, and connect. */
+/* pid, pidfd and qmp_fd are set: watch them. */
 static int watch(ferry_vm *vm, ferry_error *reterr) {
         int r;
 
@@ -469,7 +452,12 @@ static int watch(ferry_vm *vm, ferry_error *reterr) {
                                        0, on_log_timer, vm);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "watch the logs");
-        return connect_qmp(vm, &qmp_handlers, reterr);
+        r = qmp_client_new(vm->event, TAKE_FD(vm->qmp_fd),
+                           vm->attached ? REGREET_TIMEOUT_USEC : GREETING_TIMEOUT_USEC,
+                           &qmp_handlers, vm, &vm->qmp);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "QMP");
+        return 0;
 }
 
 /* --- start --- */
@@ -497,6 +485,7 @@ static int vm_new(sd_event *event, const vm_options *options, const vm_handlers 
                 .dir_fd = -EBADF,
                 .pidfd = -EBADF,
                 .memory_fd = -EBADF,
+                .qmp_fd = -EBADF,
                 .on_ready = on_ready,
                 .userdata = userdata,
                 .user = vm_user_choose(options->uid, options->gid, options->state_dir),
@@ -611,6 +600,24 @@ static int apply_record(ferry_vm *vm, const vm_record *record) {
         return vm->config->cpu ? 0 : -ENOMEM;
 }
 
+static int reconnect(ferry_vm *vm, ferry_error *reterr) {
+        struct pollfd end = { .fd = vm->pidfd, .events = POLLIN };
+        _cleanup_(freep) char *path = NULL;
+        int r;
+
+        if (asprintf(&path, "%s/%s", vm->state_dir, VM_QMP_SOCKET) < 0) {
+                path = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "QMP");
+        }
+        r = unix_connect(path, &vm->qmp_fd);
+        /* Its sockets close a moment before it is gone. */
+        if (r == -ECONNREFUSED && poll(&end, 1, 1000) == 1)
+                return ferry_error_set(reterr, FERRY_NOT_FOUND, -ESRCH, "QEMU has just ended");
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "connect to %s", path);
+        return 0;
+}
+
 int vm_attach(sd_event *event, const vm_options *options, const vm_handlers *handlers,
               vm_done on_ready, void *userdata, ferry_vm **ret, ferry_error *reterr) {
         ferry_vm *vm = NULL;
@@ -638,6 +645,8 @@ int vm_attach(sd_event *event, const vm_options *options, const vm_handlers *han
                 if (r < 0)
                         ferry_error_set_errno(reterr, r, "VM");
         }
+        if (r == 0)
+                r = reconnect(vm, reterr);
         if (r == 0) {
                 reopen_memory(vm, &record);
                 vm->phase = VM_PHASE_STARTING;
