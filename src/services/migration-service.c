@@ -341,7 +341,7 @@ static uint64_t timeout_of(const TransferSandboxRequest *request) {
                 return 0;
         if (seconds > INT32_MAX)
                 seconds = INT32_MAX;
-        return (uint64_t)seconds * USEC_PER_SEC + (uint64_t)nanos / NSEC_PER_USEC + 1;
+        return (uint64_t)seconds * USEC_PER_SEC + (uint64_t)(uint32_t)nanos / NSEC_PER_USEC + 1;
 }
 
 static void on_stream_started(int r, const ferry_error *error, void *userdata) {
