@@ -1,50 +1,41 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* Builds the guest image: the distribution's cloud kernel and an initramfs with the modules it
- * needs, busybox and our own init (docs/guest-image.md). No root, nothing installed, no temporary
- * files but the download itself; the same inputs give the same bytes. */
+/* Builds the demo guest: a kernel and an initramfs from the distribution's packages, without root
+ * and without installing a kernel. The same inputs give the same bytes. docs/guest-image.md says
+ * what is inside and which kernel parameters the guest's init knows. */
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 
-/* For any accelerator. With one vCPU add GUEST_CMDLINE_ONE_VCPU: it saves the patching of locks,
- * 0.6 s under TCG. */
-#define GUEST_CMDLINE          "console=ttyS0 quiet cryptomgr.notests audit=0 panic=-1"
-#define GUEST_CMDLINE_ONE_VCPU "noreplace-smp"
+/* What to append for a guest on a serial console; `ferry.*` parameters come after it. */
+#define GUEST_IMAGE_CMDLINE "console=ttyS0 quiet panic=-1"
 
+/* Zero-initialise; NULL takes the default. */
 typedef struct guest_image_options {
-        const char *output_dir; /* gets vmlinuz, initrd.img, image.json; made if need be */
-
-        /* The kernel: one of these, or none of them for the distribution's, by apt. */
-        const char *kernel_package; /* a linux-image .deb */
-        const char *kernel;         /* a bzImage, together with... */
-        const char *modules;        /* ...its /lib/modules/VERSION */
-
-        const char *cache_dir;    /* of downloads; NULL = $XDG_CACHE_HOME/ferry, ~/.cache/ferry */
-        bool refresh;             /* ask apt for the newest kernel though the cache has one */
-        const char *busybox;      /* a static one; NULL = /bin/busybox, else the package, by apt */
-        const char *programs_dir; /* of ferry-init and ferry-demo; NULL = where ferry has them */
-
-        /* What goes on, for people; may be NULL. */
-        void (*progress)(const char *text, void *userdata);
-        void *userdata;
+        const char *output_dir; /* required; made if it is not there (its parent must be) */
+        const char *cache_dir;  /* packages; default $XDG_CACHE_HOME/ferry, else ~/.cache/ferry */
+        const char *kernel_deb; /* default: the one linux-image-cloud-amd64 depends on */
+        const char *busybox;    /* a static one; default: busybox-static's, /bin/busybox */
+        const char *agent_dir;  /* has ferry-init and ferry-workload; default: beside the running
+                                 * program, in its build tree, or where they are installed */
 } guest_image_options;
 
 typedef struct guest_image_result {
-        char *kernel_path, *initrd_path, *manifest_path; /* in output_dir */
-        char *kernel_version;                            /* "6.1.0-56-cloud-amd64" */
-        size_t kernel_size, initrd_size;
-        size_t n_modules;
-        bool downloaded; /* false: the network was not needed */
+        char *kernel;         /* OUTPUT_DIR/vmlinuz */
+        char *initrd;         /* OUTPUT_DIR/initrd.img */
+        char *description;    /* OUTPUT_DIR/image.json: versions, digests, modules, command line */
+        char *kernel_version; /* "6.1.0-56-cloud-amd64" */
+        char *cmdline;        /* GUEST_IMAGE_CMDLINE */
 } guest_image_result;
 
-/* Each file of output_dir is replaced atomically, image.json last: it has the others' SHA-256.
- * Errors tell what to do: no apt, no network, no space, no busybox... `*ret` is for
- * guest_image_result_done() on success, untouched otherwise. */
+/* Blocks for seconds: it downloads (apt-get) when the cache has no kernel package, unpacks
+ * (dpkg-deb) and writes. Each file is replaced atomically, image.json last; a failed build leaves
+ * the old files. Unpacks nothing to disk: what a killed build can leave behind is one temporary
+ * file of file_replace(), and a part of a download in the cache folder, which the next build
+ * removes. Errors say which package or option helps. `ret` may be NULL. */
 int guest_image_build(const guest_image_options *options, guest_image_result *ret,
                       ferry_error *reterr);
 
