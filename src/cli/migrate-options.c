@@ -59,7 +59,7 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
         do {                                                                                       \
                 if ((number).given) {                                                              \
                         (message)->group##_case = constant;                                        \
-                        (message)->field = (typeof((message)->field))(number).value;               \
+                        (message)->field = (__typeof__((message)->field))(number).value;           \
                 }                                                                                  \
         } while (0)
 
