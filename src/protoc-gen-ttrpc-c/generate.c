@@ -51,7 +51,7 @@ static const char methods_begin[] =
         "typedef struct $prefix$_methods {\n";
 
 static const char methods_member[] =
-        "        void (*$member$)(ttrpc_call *call, const $Request$ *request, void *userdata);\n";
+        "        void (*$method$)(ttrpc_call *call, const $Request$ *request, void *userdata);\n";
 
 static const char methods_end[] =
         "} $prefix$_methods;\n"
@@ -74,7 +74,7 @@ static const char server_stream[] =
 static const char client_unary[] =
         "/* As ttrpc_client_call_sync(): with 0 and *ret_code TTRPC_OK, *ret_response is to be "
         "freed by\n"
-        " * $response$__free_unpacked(). It is NULL otherwise, and *ret_message,\n"
+        " * protobuf_c_message_free_unpacked(). It is NULL otherwise, and *ret_message,\n"
         " * if not NULL, to be freed by free(). -EPROTO: the answer cannot be decoded. */\n"
         "int $prefix$_$method$_call(ttrpc_client *client, const $Request$ *request,\n"
         "                const ttrpc_call_options *options, int32_t *ret_code, char "
@@ -150,18 +150,19 @@ static const char handler[] =
         "        const $prefix$_methods *m = methods;\n"
         "        $Request$ *request;\n"
         "\n"
-        "        if (!m->$member$) {\n"
+        "        if (!m->$method$) {\n"
         "                (void)ttrpc_call_fail(call, TTRPC_UNIMPLEMENTED, \"method $Method$\");\n"
         "                return;\n"
         "        }\n"
-        "        request = $request$__unpack(NULL, n, payload);\n"
+        "        request = ($Request$ *)protobuf_c_message_unpack(\n"
+        "                        &$request$__descriptor, NULL, n, payload);\n"
         "        if (!request) {\n"
         "                (void)ttrpc_call_fail(call, TTRPC_INTERNAL,\n"
         "                                      \"ttrpc: error unmarshalling payload\");\n"
         "                return;\n"
         "        }\n"
-        "        m->$member$(call, request, userdata);\n"
-        "        $request$__free_unpacked(request, NULL);\n"
+        "        m->$method$(call, request, userdata);\n"
+        "        protobuf_c_message_free_unpacked(&request->base, NULL);\n"
         "}\n";
 
 static const char reply_source[] =
@@ -198,7 +199,8 @@ static const char client_unary_source[] =
         "                                   ret_code, ret_message, &payload, &n);\n"
         "        packed_done(&p);\n"
         "        if (r == 0 && *ret_code == TTRPC_OK) {\n"
-        "                *ret_response = $response$__unpack(NULL, n, payload);\n"
+        "                *ret_response = ($Response$ *)protobuf_c_message_unpack(\n"
+        "                        &$response$__descriptor, NULL, n, payload);\n"
         "                if (!*ret_response) {\n"
         "                        *ret_code = TTRPC_INTERNAL;\n"
         "                        r = -EPROTO;\n"
@@ -223,7 +225,8 @@ static const char client_unary_source[] =
         "        $Response$ *response = NULL;\n"
         "\n"
         "        if (r == 0 && status->code == TTRPC_OK) {\n"
-        "                response = $response$__unpack(NULL, n, payload);\n"
+        "                response = ($Response$ *)protobuf_c_message_unpack(\n"
+        "                        &$response$__descriptor, NULL, n, payload);\n"
         "                if (!response) {\n"
         "                        status = &malformed;\n"
         "                        r = -EPROTO;\n"
@@ -231,7 +234,7 @@ static const char client_unary_source[] =
         "        }\n"
         "        c->on_reply(r, status, response, c->userdata);\n"
         "        if (response)\n"
-        "                $response$__free_unpacked(response, NULL);\n"
+        "                protobuf_c_message_free_unpacked(&response->base, NULL);\n"
         "}\n"
         "\n"
         "int $prefix$_$method$_start(ttrpc_client *client, const $Request$ *request,\n"
@@ -279,7 +282,8 @@ static const char client_stream_source[] =
         "        static const ttrpc_status malformed = { TTRPC_INTERNAL, \"malformed message\" };\n"
         "        struct $prefix$_$method$_closure c = *(struct $prefix$_$method$_closure "
         "*)userdata;\n"
-        "        $Response$ *message = $response$__unpack(NULL, n, payload);\n"
+        "        $Response$ *message = ($Response$ *)protobuf_c_message_unpack(\n"
+        "                        &$response$__descriptor, NULL, n, payload);\n"
         "\n"
         "        if (!message) {\n"
         "                ttrpc_slot_cancel(c.slot);\n"
@@ -287,7 +291,7 @@ static const char client_stream_source[] =
         "                return;\n"
         "        }\n"
         "        c.on_message(message, c.userdata);\n"
-        "        $response$__free_unpacked(message, NULL);\n"
+        "        protobuf_c_message_free_unpacked(&message->base, NULL);\n"
         "}\n"
         "\n"
         "static void $prefix$_$method$_on_end(int r, const ttrpc_status *status,\n"
@@ -364,7 +368,6 @@ enum {
         PREFIX_UPPER,
         METHOD,
         METHOD_LOWER,
-        MEMBER,
         REQUEST,
         REQUEST_LOWER,
         RESPONSE,
@@ -374,12 +377,17 @@ enum {
 };
 
 static const char *const names[N_NAMES] = {
-        [PATH] = "path",           [STEM] = "stem",
-        [SERVICE] = "service",     [PREFIX] = "prefix",
-        [PREFIX_UPPER] = "PREFIX", [METHOD] = "Method",
-        [METHOD_LOWER] = "method", [MEMBER] = "member",
-        [REQUEST] = "Request",     [REQUEST_LOWER] = "request",
-        [RESPONSE] = "Response",   [RESPONSE_LOWER] = "response",
+        [PATH] = "path",
+        [STEM] = "stem",
+        [SERVICE] = "service",
+        [PREFIX] = "prefix",
+        [PREFIX_UPPER] = "PREFIX",
+        [METHOD] = "Method",
+        [METHOD_LOWER] = "method",
+        [REQUEST] = "Request",
+        [REQUEST_LOWER] = "request",
+        [RESPONSE] = "Response",
+        [RESPONSE_LOWER] = "response",
         [STREAMS] = "streams",
 };
 
@@ -438,7 +446,6 @@ static int set_method(printer *p, const method_proto *method) {
                 return -EINVAL;
         if (set(p, METHOD, strdup(method->name)) < 0 ||
             set(p, METHOD_LOWER, name_lower(method->name)) < 0 ||
-            set(p, MEMBER, name_member(method->name)) < 0 ||
             set(p, REQUEST, name_type(method->input_type)) < 0 ||
             set(p, REQUEST_LOWER, name_type_lower(method->input_type)) < 0 ||
             set(p, RESPONSE, name_type(method->output_type)) < 0 ||

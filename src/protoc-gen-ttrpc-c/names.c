@@ -6,19 +6,11 @@
 
 #include "protoc-gen-ttrpc-c/names.h"
 
-static const char keywords[] =
-        " alignas alignof and asm auto bool break case catch char class const constexpr continue "
-        "decltype default delete do double else enum explicit export extern false float for friend "
-        "goto if inline int long mutable namespace new noexcept not nullptr operator or private "
-        "protected public register restrict return short signed sizeof static struct switch "
-        "template this throw true try typedef typeid typename typeof union unsigned using virtual "
-        "void volatile while xor ";
-
-/* No letter becomes more than two; one more for what name_member() adds. */
+/* No letter becomes more than two. */
 static char *new_name(const char *source) {
         size_t n = strlen(source);
 
-        return n > 65536 ? NULL : malloc(2 * n + 2);
+        return n > 65536 ? NULL : malloc(2 * n + 1);
 }
 
 static const char *without_dot(const char *full_name) {
@@ -72,17 +64,6 @@ char *name_type_lower(const char *full_name) {
 
 char *name_lower(const char *dotted) {
         return lower(dotted, "_");
-}
-
-char *name_member(const char *method) {
-        char *name = name_lower(method);
-
-        if (!name)
-                return NULL;
-        for (const char *at = strstr(keywords, name); at; at = strstr(at + 1, name))
-                if (at[-1] == ' ' && at[strlen(name)] == ' ')
-                        return strcat(name, "_");
-        return name;
 }
 
 char *name_stem(const char *path) {

@@ -11,7 +11,5 @@ char *name_type(const char *full_name);
 char *name_type_lower(const char *full_name);
 /* "a.b.FooBar" -> "a_b_foo_bar": ours, for services and methods. */
 char *name_lower(const char *dotted);
-/* name_lower(), and a '_' after what is a keyword of C or C++. */
-char *name_member(const char *method);
 /* "a/b/c.proto" -> "a/b/c" */
 char *name_stem(const char *path);
