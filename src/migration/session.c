@@ -1542,14 +1542,16 @@ static void close_settled_link(session *s) {
 static void step(session *s, mig_event event) {
         mig_state was = s->state;
         const mig_cell *cell = mig_step(&s->state, event);
+        char id[sizeof(s->id)];
 
         if (cell->verdict != MIG_OK && cell->verdict != MIG_START) {
                 log_debug("session %s: %s -%s-> ignored", s->id, mig_state_get(was)->name,
                           mig_event_name(event));
                 return;
         }
+        strcpy(id, s->id);
         act(s, cell->action); /* the blackout first, the words after */
-        log_info("session %s: %s -%s-> %s / %s", s->id, mig_state_get(was)->name,
+        log_info("session %s: %s -%s-> %s / %s", *id ? id : s->id, mig_state_get(was)->name,
                  mig_event_name(event), mig_state_get(s->state)->name,
                  mig_action_name(cell->action));
         if (s->state != was)

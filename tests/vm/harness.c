@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -328,7 +329,7 @@ void guest_check(host *h) {
 /* ---- calls ---- */
 
 #define CALL(name, request_, type)                                                                 \
-        ({                                                                                         \
+        __extension__({                                                                            \
                 type *response_ = NULL;                                                            \
                 char *message_ = NULL;                                                             \
                 int32_t code_ = 0;                                                                 \
