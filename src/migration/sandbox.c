@@ -160,8 +160,10 @@ static void on_resume(ferry_vm *v, uint64_t usec, void *userdata) {
 static void on_shutdown(ferry_vm *v, bool guest, const char *reason, void *userdata) {
         sandbox *sb = userdata;
 
-        if (guest)
+        if (guest) {
                 sb->guest_ended = true;
+                session_vm_shutdown(sb->session);
+        }
 }
 
 static void on_reset(ferry_vm *v, bool guest, void *userdata) {

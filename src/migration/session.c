@@ -846,6 +846,14 @@ void session_vm_reset(session *s) {
         post(s, MIG_EV_TRANSFER_FAILED);
 }
 
+/* The migration's own failure may come before QEMU's end: this is the cause of both. */
+void session_vm_shutdown(session *s) {
+        if (mig_lookup(s->state, MIG_EV_QEMU_GONE)->verdict == MIG_ILLEGAL)
+                return;
+        s->guest_initiated = true;
+        set_reason(s, FERRY_ABORTED, "the guest powered off during the migration");
+}
+
 void session_vm_pass(session *s, uint64_t pass, uint64_t usec) {
         if (s->state != MIG_S_COPYING || s->stopped_usec)
                 return; /* the blackout's own sync is no pass */
@@ -913,10 +921,9 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
 void session_vm_gone(session *s, bool by_guest, const char *reason) {
         if (mig_lookup(s->state, MIG_EV_QEMU_GONE)->verdict == MIG_ILLEGAL)
                 return;
-        if (by_guest) {
-                s->guest_initiated = true;
-                set_reason(s, FERRY_ABORTED, "the guest powered off during the migration");
-        } else
+        if (by_guest)
+                session_vm_shutdown(s);
+        else
                 set_reason(s, FERRY_UNAVAILABLE, "QEMU has ended: %s", reason);
         post(s, MIG_EV_QEMU_GONE);
 }

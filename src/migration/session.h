@@ -77,6 +77,8 @@ bool session_is_open(const session *s);
 void session_vm_stopped(session *s, uint64_t usec);
 void session_vm_resumed(session *s, uint64_t usec);
 void session_vm_reset(session *s);
+/* The guest powers off; session_vm_gone() follows. */
+void session_vm_shutdown(session *s);
 void session_vm_migration(session *s, vm_migration_status status, uint64_t usec);
 void session_vm_pass(session *s, uint64_t pass, uint64_t usec);
 void session_vm_gone(session *s, bool by_guest, const char *reason);

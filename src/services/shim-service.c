@@ -140,7 +140,7 @@ static void fill_vm(const shim_service *service, status_response *r) {
         r->running_since_usec = sandbox_running_since(service->sb);
         if (config) {
                 r->accelerator = (char *)vm_accelerator_to_string(config->accelerator);
-                r->memory_bytes = (uint64_t)config->memory_mb << 20;
+                r->memory_bytes = vm_config_memory_bytes(config);
                 r->vcpus = config->vcpus;
         }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vm/argv.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -71,10 +72,10 @@ static void add_machine(builder *b, const vm_argv_input *in) {
         add(b, "cpus=%u,maxcpus=%u,sockets=1,cores=%u,threads=1", config->vcpus, config->vcpus,
             config->vcpus);
         add(b, "-m");
-        add(b, "size=%uM", config->memory_mb);
+        add(b, "size=%" PRIu64 "k", vm_config_memory_bytes(config) >> 10);
         add(b, "-object");
-        add(b, "memory-backend-file,id=ram0,size=%uM,mem-path=/proc/self/fd/%d,share=on",
-            config->memory_mb, in->memory_fd);
+        add(b, "memory-backend-file,id=ram0,size=%" PRIu64 "k,mem-path=/proc/self/fd/%d,share=on",
+            vm_config_memory_bytes(config) >> 10, in->memory_fd);
 }
 
 static void add_confinement(builder *b) {

@@ -58,7 +58,7 @@ static int open_memory(launch *l, ferry_error *reterr) {
         ferry_vm *vm = l->vm;
         int fd, r;
 
-        r = memory_create((uint64_t)vm->config->memory_mb << 20, &vm->memory_fd, reterr);
+        r = memory_create(vm_config_memory_bytes(vm->config), &vm->memory_fd, reterr);
         if (r < 0)
                 return r;
         fd = fcntl(vm->memory_fd, F_DUPFD_CLOEXEC, 3);

@@ -20,6 +20,12 @@ static const char *const accelerator_names[_VM_ACCELERATOR_MAX] = {
         [VM_ACCELERATOR_TCG] = "tcg",
 };
 
+uint64_t vm_config_memory_bytes(const vm_config *config) {
+        uint64_t bytes = (uint64_t)config->memory_mb << 20;
+
+        return config->accelerator == VM_ACCELERATOR_TCG ? bytes - 8192 : bytes;
+}
+
 const char *vm_accelerator_to_string(vm_accelerator accelerator) {
         return accelerator_names[accelerator];
 }

@@ -386,7 +386,7 @@ static int facts_init(vm_op *op) {
                 .machine = store->machine,
                 .cpu_model = store->cpu,
                 .accelerator = store->accelerator,
-                .memory_bytes = (uint64_t)op->vm->config->memory_mb << 20,
+                .memory_bytes = vm_config_memory_bytes(op->vm->config),
                 .vcpus = op->vm->config->vcpus,
                 .page_size = GUEST_PAGE_SIZE,
                 .devices = (const char *const *)store->devices,

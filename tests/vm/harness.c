@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -92,6 +93,7 @@ static void wait_for_end(host *h) {
 void host_kill_shim(host *h, int signal) {
         assert_int_equal(kill(h->pid, signal), 0);
         wait_for_end(h);
+        h->socket = fd_close(h->socket); /* else our copy keeps the connection alive */
         ttrpc_client_free(h->client);
         h->client = NULL;
 }
@@ -118,6 +120,7 @@ void pair_start(pair *p, unsigned rate, unsigned wss) {
         size_t offset = 0;
 
         *p = (pair){ .n_sessions = 0 };
+        assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
         initialize_options__init(&p->options);
         memory_transfer_throttle_params__init(&p->throttle);
         p->options.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
@@ -172,6 +175,8 @@ void pair_end(pair *p) {
 
         host_end(&p->a, &qemu[0]);
         host_end(&p->b, &qemu[1]);
+        while (waitpid(-1, NULL, WNOHANG) > 0) /* QEMUs of shims that were killed */
+                ;
         for (int i = 0; i < 2; i++)
                 if (qemu[i] > 0)
                         assert_true(kill(qemu[i], 0) < 0 && errno == ESRCH);
@@ -219,6 +224,22 @@ void host_wait_detail(host *h, const char *detail) {
                 status_free(s);
                 if (there)
                         return;
+                nap();
+        }
+}
+
+void host_wait_bytes(host *h) {
+        uint64_t deadline = now_usec() + DEADLINE_USEC;
+
+        for (;;) {
+                Ferry__Shim__V1__StatusResponse *s = host_status(h);
+                bool there = s->session && s->session->report->bytes > 0;
+
+                status_free(s);
+                if (there)
+                        return;
+                if (now_usec() > deadline)
+                        fail_msg("nothing is being sent");
                 nap();
         }
 }

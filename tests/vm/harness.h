@@ -42,6 +42,8 @@ void host_kill_shim(host *h, int signal);
 Ferry__Shim__V1__StatusResponse *host_status(host *h);
 /* Until the session's state of the table is `detail` ("" without a session). */
 void host_wait_detail(host *h, const char *detail);
+/* Until QEMU has sent something. */
+void host_wait_bytes(host *h);
 void host_wait_vm(host *h, Ferry__Shim__V1__VmState state);
 pid_t host_qemu(host *h);
 bool host_runs(host *h);

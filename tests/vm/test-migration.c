@@ -61,6 +61,7 @@ static void copy_slowly(pair *p) {
         transfer_both(p);
         host_wait_detail(&p->a, "S_COPYING");
         host_wait_detail(&p->b, "D_LOADING");
+        host_wait_bytes(&p->a);
         make_fast(p);
 }
 
