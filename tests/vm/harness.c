@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -350,7 +349,7 @@ void guest_check(host *h) {
 /* ---- calls ---- */
 
 #define CALL(name, request_, type)                                                                 \
-        __extension__({                                                                            \
+        ({                                                                                         \
                 type *response_ = NULL;                                                            \
                 char *message_ = NULL;                                                             \
                 int32_t code_ = 0;                                                                 \

@@ -128,14 +128,14 @@ func (n *subscription) wait(what string, wanted func(event) bool) event {
 		select {
 		case <-changed:
 		case <-deadline:
-			n.s.r.fail(n.name+": "+what+" in time", what, n.String())
+			n.s.r.fail(n.name+": "+what+" in time", what, n.describe(events))
 		}
 	}
 }
 
 // waitAny is wait for what comes after a cancel or a failure: no event ends it early.
 func (n *subscription) waitAny(what string, wanted func(event) bool) event {
-	deadline := time.After(waitTimeout)
+	deadline := time.After(callTimeout)
 
 	for {
 		events, ended, _, changed := n.snapshot()
@@ -151,7 +151,7 @@ func (n *subscription) waitAny(what string, wanted func(event) bool) event {
 		select {
 		case <-changed:
 		case <-deadline:
-			n.s.r.fail(n.name+": "+what+" in time", what, n.String())
+			n.s.r.fail(n.name+": "+what+" in time", what, n.describe(events))
 		}
 	}
 }

@@ -49,6 +49,29 @@ one_qemu_is_left() {
         return 1
 }
 
+# The guest counts its heartbeats, and the pages that it found broken: at the destination it goes on
+# where it was, does not boot again, and misses nothing.
+guest_came_over_whole() {
+        local from=$work/source/console.log to=$work/destination/console.log last next
+        local beat='^H [0-9]+ pages=[0-9]+ gen=[0-9]+ errors=[0-9]+.?$'
+
+        last=$(grep -E "$beat" "$from" | tail -n 1 | cut -d ' ' -f 2)
+        for _ in $(seq 100); do
+                next=$(grep -E "$beat" "$to" 2>/dev/null | tail -n 1 | cut -d ' ' -f 2)
+                [ "${next:-0}" -gt $((${last:-0} + 2)) ] && break
+                sleep 0.1
+        done
+        if [ -z "$last" ] || [ "${next:-0}" -le "$last" ]; then
+                echo "not ok - heartbeats: ${last:-none} at the source, then ${next:-none}"
+                return 1
+        fi
+        if grep -q TINY "$to" || grep -E "$beat" "$from" "$to" | grep -Evq 'errors=0.?$'; then
+                echo "not ok - the guest booted again, or its memory is broken"
+                return 1
+        fi
+        echo "ok - the guest went on: heartbeat $last at the source, $next at the destination, no page broken"
+}
+
 show_logs() {
         for log in "$work"/*.out "$work"/*/*.log; do
                 [ -s "$log" ] || continue
@@ -69,7 +92,7 @@ inside() { # CLIENT SHIM KERNEL WORK ARG...
                         --source-fd-socket "$work/source/fd.sock" \
                         --destination "$work/destination/shim.sock" \
                         --destination-fd-socket "$work/destination/fd.sock" "$@" &&
-                one_qemu_is_left; then
+                one_qemu_is_left && guest_came_over_whole; then
                 exit 0
         fi
         show_logs
@@ -103,8 +126,8 @@ clean_up() {
         rm -rf "$scratch"
 }
 
-# What dirties a little memory all the time: proof that more than zeroes was moved.
-guest_cmdline='rate=200 wss=1024'
+# 4 MiB that are rewritten all the time, 200 pages a second.
+guest_cmdline='rate=200 wss=1024 hb=50'
 
 if [ "${1:-}" = --inside ]; then
         shift
