@@ -441,6 +441,7 @@ void sandbox_release_vm(sandbox *sb) {
                 return;
         }
         sb->releasing = true;
+        set_vm_state(sb, SANDBOX_VM_NONE); /* its process may take a moment to end */
         if (vm_quit(sb->vm, QUIT_GRACE_USEC, on_quit, sb) < 0)
                 (void)vm_kill(sb->vm);
 }

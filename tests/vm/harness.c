@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -349,7 +350,7 @@ void guest_check(host *h) {
 /* ---- calls ---- */
 
 #define CALL(name, request_, type)                                                                 \
-        ({                                                                                         \
+        __extension__({                                                                            \
                 type *response_ = NULL;                                                            \
                 char *message_ = NULL;                                                             \
                 int32_t code_ = 0;                                                                 \
