@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * source       IDLE > EXPORTING > EXPORTED > SOCKET_WAITING|SOCKET_READY > GREETING > COPYING
- *              > OFFERED > READY > HANDED > DONE > GIVEN_UP
+ *              > OFFERED > READY > HANDED > DONE > RELEASED|GIVEN_UP > ENDED
  *              every state before HANDED > CANCELLING|RESUMING|RECOVERING >
  * CANCELLED|RESUMED|FAILED destination  IDLE > IMPORTED > PREPARING > PREPARED >
  * SOCKET_WAITING|SOCKET_READY > GREETING > LOADING > LOADED > READY > (WANTED) > OWNER > RUNNING >
@@ -156,13 +156,29 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(JOURNAL_FAILED) = TO(S_RECOVERING, TAKE_BACK),
         },
         [MIG_S_DONE] = {
-                SETTLED_SOURCE,
+                IN_SESSION,
                 RPC(SOCKET) = IS(ALREADY),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = TO(S_GIVEN_UP, SETTLE),
                 RPC(STOP_FORCE) = TO(S_GIVEN_UP, SETTLE),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(DISCARDED) = TO(S_RELEASED, NONE),
+        },
+        [MIG_S_RELEASED] = {
+                SETTLED_SOURCE,
+                RPC(SOCKET) = IS(ALREADY),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = TO(S_ENDED, SETTLE),
+                RPC(STOP_FORCE) = TO(S_ENDED, SETTLE),
         },
         [MIG_S_GIVEN_UP] = {
+                IN_SESSION,
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(DISCARDED) = TO(S_ENDED, NONE),
+        },
+        [MIG_S_ENDED] = {
                 SETTLED_SOURCE,
                 RPC(STOP) = IS(NOP),
                 RPC(STOP_FORCE) = IS(NOP),
@@ -429,7 +445,9 @@ static const mig_state_info infos[_MIG_STATE_MAX] = {
         S_(SPENT, "TransferCompleted", UNKNOWN),
         S_(HANDED, "TransferCompleted", THERE),
         S_(DONE, "TransferCompleted", THERE),
+        S_(RELEASED, "TransferCompleted", THERE),
         S_(GIVEN_UP, "Finalized", THERE),
+        S_(ENDED, "Finalized", THERE),
         S_(CANCELLING, "Cancelling", HERE),
         S_(RESUMING, "Cancelling", HERE),
         S_(RECOVERING, "Failed", HERE),

@@ -23,8 +23,10 @@ typedef enum mig_state {
         MIG_S_READY,    /* the destination has loaded; nobody was told to run it yet */
         MIG_S_SPENT,    /* completed, never ran again, QEMU died: the other copy is the only one */
         MIG_S_HANDED,   /* journaled: the guest is the destination's to run */
-        MIG_S_DONE,     /* the destination runs it */
-        MIG_S_GIVEN_UP, /* done and finalized */
+        MIG_S_DONE,     /* the destination runs it; our QEMU is quitting */
+        MIG_S_RELEASED, /* and is gone */
+        MIG_S_GIVEN_UP, /* done and finalized; our QEMU is quitting */
+        MIG_S_ENDED,    /* and is gone */
         MIG_S_CANCELLING, /* rolling back because the caller wants it */
         MIG_S_RESUMING,   /* the same, by FinalizeSandbox(RESUME) */
         MIG_S_RECOVERING, /* the same, because the transfer failed */
@@ -102,7 +104,7 @@ typedef enum mig_event {
         MIG_EV_ROLLBACK_FAILED,
         MIG_EV_CONTINUED,    /* `cont` succeeded at the destination */
         MIG_EV_CONT_REFUSED, /* QEMU refused it for good */
-        MIG_EV_DISCARDED,    /* the destination's QEMU is gone, as we wanted */
+        MIG_EV_DISCARDED,    /* our QEMU is gone, as we wanted */
         MIG_EV_QEMU_GONE,    /* QEMU died by itself */
         _MIG_EVENT_MAX,
 } mig_event;

@@ -196,7 +196,7 @@ static void drop_vm(sandbox *sb) {
 
 static void on_exit_(ferry_vm *v, const char *reason, void *userdata) {
         sandbox *sb = userdata;
-        bool expected = sb->releasing || sb->discarding.done;
+        bool expected = sb->discarding.done != NULL;
 
         if (expected)
                 log_info("QEMU has ended: %s", reason);
@@ -207,7 +207,6 @@ static void on_exit_(ferry_vm *v, const char *reason, void *userdata) {
         free(sb->exit_reason);
         sb->exit_reason = strdup(sb->guest_ended ? "the guest powered off" : reason);
         if (expected) {
-                sb->releasing = false;
                 drop_vm(sb);
                 finish(&sb->discarding, 0, NULL);
                 return;
@@ -298,7 +297,6 @@ static int start_vm(sandbox *sb, const vm_config *config, vm_mode mode, vm_done 
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "this sandbox has a VM already");
         sb->guest_ended = false;
-        sb->releasing = false;
         vm_options_fill(sb, config, mode, &options);
         r = vm_start(sb->event, &options, &handlers, ready, sb, &sb->vm, reterr);
         if (r < 0)
@@ -435,15 +433,16 @@ static void on_quit(ferry_vm *v, int r, const ferry_error *error, void *userdata
         /* on_exit follows, and is what counts */
 }
 
-void sandbox_release_vm(sandbox *sb) {
-        if (!sb->vm) {
-                set_vm_state(sb, SANDBOX_VM_NONE);
-                return;
-        }
-        sb->releasing = true;
+int sandbox_release_vm(sandbox *sb, sandbox_done done, void *userdata) {
+        if (sb->discarding.done)
+                return -EBUSY;
+        if (!sb->vm)
+                return sandbox_discard_vm(sb, done, userdata);
+        sb->discarding = (pending){ done, userdata };
         set_vm_state(sb, SANDBOX_VM_NONE); /* its process may take a moment to end */
         if (vm_quit(sb->vm, QUIT_GRACE_USEC, on_quit, sb) < 0)
                 (void)vm_kill(sb->vm);
+        return 0;
 }
 
 int sandbox_stop(sandbox *sb, bool force, sandbox_done done, void *userdata, ferry_error *reterr) {

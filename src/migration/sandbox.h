@@ -83,8 +83,8 @@ int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done do
                            ferry_error *reterr);
 /* Kills QEMU, if there is one; `done` comes when it is gone, never from inside the call. */
 int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata);
-/* Asks QEMU to quit; the VM's state becomes NONE. */
-void sandbox_release_vm(sandbox *sb);
+/* The same, but asks QEMU to quit first. */
+int sandbox_release_vm(sandbox *sb, sandbox_done done, void *userdata);
 void sandbox_changed(sandbox *sb);
 
 DEFINE_CLEANUP(sandbox *, sandbox_free)

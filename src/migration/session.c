@@ -1142,6 +1142,10 @@ static void confirm(session *s) {
                 publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
 }
 
+static void on_discarded(int r, const ferry_error *error, void *userdata) {
+        post(userdata, MIG_EV_DISCARDED);
+}
+
 static void release(session *s) {
         int r = journal_set(s->journal, JOURNAL_DONE, true);
 
@@ -1151,11 +1155,9 @@ static void release(session *s) {
         publish_blackout(s);
         if (s->options.handover == HANDOVER__HANDOVER_DIRECT)
                 publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
-        sandbox_release_vm(s->sb);
-}
-
-static void on_discarded(int r, const ferry_error *error, void *userdata) {
-        post(userdata, MIG_EV_DISCARDED);
+        r = sandbox_release_vm(s->sb, on_discarded, s);
+        if (r < 0)
+                log_error("session %s: quit QEMU: %s", s->id, strerror(-r));
 }
 
 static void discard(session *s) {
@@ -1487,7 +1489,7 @@ static void act(session *s, mig_action action) {
         case MIG_ACT_SETTLE:
                 break;
         case MIG_ACT_KILL:
-                sandbox_release_vm(s->sb);
+                (void)sandbox_discard_vm(s->sb, on_discarded, s);
                 break;
         case MIG_ACT_FORGET:
                 forget(s);
@@ -1538,6 +1540,7 @@ static void close_settled_link(session *s) {
         case MIG_S_RESUMED:
         case MIG_S_FAILED:
         case MIG_S_GIVEN_UP:
+        case MIG_S_ENDED:
         case MIG_D_FINALIZED:
                 close_link(s);
                 break;

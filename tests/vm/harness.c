@@ -551,7 +551,7 @@ void migrate_whole(pair *p, host *from, host *to) {
                 host_wait_detail(from, "S_READY");
                 host_wait_detail(to, "D_READY");
         } else {
-                host_wait_detail(from, "S_DONE");
+                host_wait_detail(from, "S_RELEASED");
                 host_wait_detail(to, "D_RUNNING");
         }
         call_finalize(p, from, FINALIZE_ACTION__FINALIZE_ACTION_STOP, 0);

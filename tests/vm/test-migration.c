@@ -130,7 +130,7 @@ static void test_direct_needs_no_caller(void **state) {
         session_open(p, true);
         transfer_both(p);
         host_wait_detail(&p->b, "D_RUNNING");
-        host_wait_detail(&p->a, "S_DONE");
+        host_wait_detail(&p->a, "S_RELEASED");
         assert_exactly_one_runs(p, &p->b);
         call_finalize(p, &p->b, RESUME, 0);
         call_finalize(p, &p->a, STOP, 0);
@@ -152,7 +152,7 @@ static void test_the_report_is_filled_in(void **state) {
         p->options.handover = HANDOVER__HANDOVER_DIRECT;
         session_open(p, true);
         transfer_both(p);
-        host_wait_detail(&p->a, "S_DONE");
+        host_wait_detail(&p->a, "S_RELEASED");
         host_wait_detail(&p->b, "D_RUNNING");
         s = host_status(&p->a);
         d = host_status(&p->b);
@@ -405,7 +405,7 @@ static void test_destination_shim_dies_after_it_took_over(void **state) {
         p->options.handover = HANDOVER__HANDOVER_DIRECT;
         session_open(p, true);
         transfer_both(p);
-        host_wait_detail(&p->a, "S_DONE");
+        host_wait_detail(&p->a, "S_RELEASED");
         host_kill_shim(&p->b, SIGKILL);
         host_start(&p->b, NULL);
         host_wait_detail(&p->b, "D_RUNNING");
