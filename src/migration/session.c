@@ -73,6 +73,8 @@ struct session {
         char *reason; /* why it failed or was given up */
         int code;
         bool guest_initiated;
+        bool refused;       /* the source told us that it runs the sandbox again */
+        bool setup_told;    /* SETUP_DONE was published, by the source */
         bool failed_told;   /* FAILED was published */
         bool recovery_told; /* RECOVERY_DONE was */
 
@@ -623,6 +625,7 @@ static void on_message(const mig_message *m, void *userdata) {
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_REFUSED:
                 peer_reason(s, "the source runs the sandbox again", m->refused->reason);
+                s->refused = true;
                 post(s, MIG_EV_REFUSED);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_LOST:
@@ -694,6 +697,8 @@ static void publish_progress(session *s, const vm_migration_info *info) {
         progress.downtime_limit_ms = s->policy.limit_ms;
         progress.expected_blackout_ms = rate > 0 ? to_u32(remaining * 1000 / rate) : 0;
         s->report.bytes = progress.bytes_sent;
+        if (!s->setup_told) /* the first pass's event comes before `active` does */
+                return;
         publish(s, &(notification_entry){
                            .phase = PHASE__PHASE_TRANSFER_IN_PROGRESS,
                            .state = PHASE_STATE__PHASE_STATE_SUCCESS,
@@ -876,8 +881,10 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
 
         switch (status) {
         case VM_MIGRATION_ACTIVE:
-                if (s->state == MIG_S_COPYING)
+                if (s->state == MIG_S_COPYING && !s->setup_told) {
+                        s->setup_told = true;
                         publish_phase(s, PHASE__PHASE_SETUP_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+                }
                 break;
         case VM_MIGRATION_COMPLETED:
                 s->completed_usec = usec;
@@ -1359,7 +1366,8 @@ static void clear(session *s) {
         s->reason = NULL;
         s->code = 0;
         s->id[0] = '\0';
-        s->guest_initiated = s->failed_told = s->recovery_told = s->query_under_way = false;
+        s->guest_initiated = s->refused = s->query_under_way = false;
+        s->setup_told = s->failed_told = s->recovery_told = false;
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
         s->round_trip_usec = s->go_usec = s->stopped_for_usec = s->resumed_usec = 0;
         s->stopped_wall_usec = 0;
@@ -1503,8 +1511,13 @@ static void act(session *s, mig_action action) {
 static void announce_state(session *s, mig_state was) {
         switch ((int)s->state) {
         case MIG_S_RECOVERING:
-        case MIG_D_FAILING:
                 publish_failure(s);
+                break;
+        case MIG_D_FAILING:
+                if (s->refused) /* nothing failed here */
+                        publish_cancelled(s);
+                else
+                        publish_failure(s);
                 break;
         case MIG_S_CANCELLING:
         case MIG_D_CANCELLING:
