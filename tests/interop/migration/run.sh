@@ -35,6 +35,16 @@ start_shim() { # NAME [ARG...]
         fi
 }
 
+# So that the heartbeats before and after can be told apart.
+guest_has_booted() {
+        for _ in $(seq 300); do
+                grep -q '^H 1 ' "$work/source/console.log" 2>/dev/null && return 0
+                sleep 0.1
+        done
+        echo 'not ok - the guest did not boot in 30 s'
+        return 1
+}
+
 n_qemu() {
         cat /proc/[0-9]*/comm 2>/dev/null | grep -c '^qemu-system'
 }
@@ -87,6 +97,7 @@ inside() { # CLIENT SHIM KERNEL WORK ARG...
         printf '{"memory_mb":128,"kernel":"%s","cmdline":"%s"}\n' "$kernel" "$guest_cmdline" \
                 >"$work/vm.json"
         if start_shim source --config "$work/vm.json" && start_shim destination &&
+                guest_has_booted &&
                 timeout 300 "$client" --sandbox-id sandbox \
                         --source "$work/source/shim.sock" \
                         --source-fd-socket "$work/source/fd.sock" \
