@@ -242,10 +242,11 @@ static int append(journal *j, const char *text, bool sync) {
 
         if (n < 0)
                 return n;
-        if (j->used + (size_t)n > FILE_SIZE)
+        /* With the NUL: what is left of a torn line behind it must not be read as a line. */
+        if (j->used + (size_t)n + 1 > FILE_SIZE)
                 return -ENOSPC;
-        k = pwrite(j->fd, line, (size_t)n, (off_t)j->used);
-        if (k != n)
+        k = pwrite(j->fd, line, (size_t)n + 1, (off_t)j->used);
+        if (k != n + 1)
                 return k < 0 ? -errno : -EIO;
         if (sync && fdatasync(j->fd) < 0)
                 return -errno;
