@@ -7,7 +7,7 @@ import subprocess
 import time
 
 BOOT_LIMIT = 120  # seconds; under TCG it takes four to six
-READY = "ferry: ready"  # what the guest's init prints when all of it runs
+READY, ALIVE = "READY", "tick "  # what the guest prints when all of it runs, and then each second
 
 
 class FerryError(Exception):
@@ -38,16 +38,17 @@ class Ferry:
 class Guest:
     """A kernel, an initrd and a load: what all chains boot."""
 
-    def __init__(self, kernel, initrd, load, memory_mb, rate_mb, cmdline):
-        self.kernel, self.initrd, self.load = kernel, initrd, load
-        self.memory_mb, self.rate_mb, self.cmdline = memory_mb, rate_mb, cmdline
+    def __init__(self, kernel, initrd, cmdline, load, memory_mb):
+        self.kernel, self.initrd, self.cmdline = kernel, initrd, cmdline
+        self.load, self.memory_mb = load, memory_mb
 
 
-def wait_ready(chain):
+def wait_output(chain, text):
+    """Until the guest has printed `text` in the QEMU that it is in."""
     deadline = time.monotonic() + BOOT_LIMIT
-    while READY not in chain.output():
+    while text not in chain.output():
         if time.monotonic() > deadline:
-            raise FerryError(f"the guest did not get ready: {chain.output()[-400:]}")
+            raise FerryError(f"the guest does not print '{text}': {chain.output()[-400:]}")
         time.sleep(0.05)
 
 
