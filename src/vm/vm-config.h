@@ -71,9 +71,9 @@ int vm_config_format(const vm_config *config, char **ret);
 int vm_config_dup(const vm_config *config, vm_config **ret);
 vm_config *vm_config_free(vm_config *config);
 
-/* The guest's RAM as it is started; the accelerator must have been resolved. Under TCG 8 KiB less than
- * memory_mb: QEMU before 9.0 loses writes when it migrates a TCG guest whose RAM is a multiple of
- * 256 KiB (tests/vm/tiny/README.md). Always, so that both sides agree whatever their QEMU is. */
+/* The guest's RAM as it is started; the accelerator must have been resolved. Under TCG 8 KiB less
+ * than memory_mb: QEMU before 9.0 loses writes when it migrates a TCG guest whose RAM is a multiple
+ * of 256 KiB (tests/vm/tiny/README.md). Always, so that both sides agree whatever their QEMU is. */
 uint64_t vm_config_memory_bytes(const vm_config *config);
 
 const char *vm_accelerator_to_string(vm_accelerator accelerator);

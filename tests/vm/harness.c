@@ -569,10 +569,10 @@ typedef struct history {
 } history;
 
 static void on_notification(const NotificationsResponse *m, void *userdata) {
-        static const char *const phases[] = { "UNSPECIFIED",    "SETUP_DONE",
-                                              "PROGRESS",       "BLACKOUT_STARTED",
-                                              "OFFLINE_DONE",   "BLACKOUT_EXITED",
-                                              "DONE",           "RECOVERY_DONE",
+        static const char *const phases[] = { "UNSPECIFIED",  "SETUP_DONE",
+                                              "PROGRESS",     "BLACKOUT_STARTED",
+                                              "OFFLINE_DONE", "BLACKOUT_EXITED",
+                                              "DONE",         "RECOVERY_DONE",
                                               "FAILED" };
         static const char *const states[] = { "-",
                                               "SUCCESS",
@@ -588,9 +588,8 @@ static void on_notification(const NotificationsResponse *m, void *userdata) {
         assert_non_null(m->update_time);
         if (m->notification->phase == PHASE__PHASE_TRANSFER_IN_PROGRESS)
                 return;
-        h->n += (size_t)snprintf(h->text + h->n, sizeof(h->text) - h->n, "%s%s/%s",
-                                 h->n ? " " : "", phases[m->notification->phase],
-                                 states[m->notification->state]);
+        h->n += (size_t)snprintf(h->text + h->n, sizeof(h->text) - h->n, "%s%s/%s", h->n ? " " : "",
+                                 phases[m->notification->phase], states[m->notification->state]);
 }
 
 static void on_history_end(int r, const ttrpc_status *status, void *userdata) {

@@ -16,7 +16,7 @@ typedef struct host {
         char id[32];
         pid_t pid; /* of the shim; 0: ended */
         ttrpc_client *client;
-        int socket; /* this side's end of the migration connection, our own copy; -EBADF */
+        int socket;   /* this side's end of the migration connection, our own copy; -EBADF */
         bool is_boot; /* started with a VM of its own */
 } host;
 
@@ -72,8 +72,8 @@ void cut_connection(pair *p);
 
 /* A new session, up to both sides prepared (`with_socket`: and with their sockets). */
 void session_open(pair *p, bool with_socket);
-/* The session's history as text: "SETUP_DONE/SUCCESS DONE/SUCCESS"..., without progress; call it before
- * Cleanup, which is what ends the stream: it is called here. */
+/* The session's history as text: "SETUP_DONE/SUCCESS DONE/SUCCESS"..., without progress; call it
+ * before Cleanup, which is what ends the stream: it is called here. */
 char *history_and_cleanup(pair *p, host *h);
 
 /* What `full` is: session_open and a whole migration from->to. */

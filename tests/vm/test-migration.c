@@ -47,7 +47,8 @@ static void make_slow(pair *p) {
 }
 
 static void make_fast(pair *p) {
-        p->options.optional_max_bandwidth_case = INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH__NOT_SET;
+        p->options.optional_max_bandwidth_case =
+                INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH__NOT_SET;
 }
 
 static void transfer_both(pair *p) {
