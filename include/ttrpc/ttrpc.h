@@ -111,7 +111,7 @@ int ttrpc_server_add_connection(ttrpc_server *server, int fd_consume);
 int ttrpc_server_get_fd(const ttrpc_server *server);
 /* CLOCK_MONOTONIC time at which process() wants to be called in any case; UINT64_MAX: never. */
 uint64_t ttrpc_server_get_timeout(const ttrpc_server *server);
-/* Does what is to be done, without waiting. */
+/* Does what is to be done, without waiting. -EBUSY from inside one of its callbacks. */
 int ttrpc_server_process(ttrpc_server *server);
 
 /* Takes no more connections and requests; idle connections close, the others when their last call

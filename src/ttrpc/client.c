@@ -19,11 +19,13 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+#define BUCKETS    128U                /* many calls at once, found fast */
 #define QUEUED_MAX (16U * 1024 * 1024) /* bytes that the server does not read */
 
 struct ttrpc_slot {
         ttrpc_client *client;
-        ttrpc_slot *next;
+        ttrpc_slot *older, *newer;
+        ttrpc_slot *chain; /* in its bucket */
         uint32_t id;
         uint64_t deadline;
         ttrpc_message_handler on_message; /* NULL: unary */
@@ -34,9 +36,10 @@ struct ttrpc_slot {
 
 struct ttrpc_client {
         ttrpc_conn io;
-        ttrpc_slot *slots; /* newest first */
-        uint32_t next_id;  /* 0: used up */
-        unsigned n_pins;   /* frames of our callers that still use us */
+        ttrpc_slot *oldest, *newest;
+        ttrpc_slot *buckets[BUCKETS]; /* the same ones by id */
+        uint32_t next_id;             /* 0: used up */
+        unsigned n_pins;              /* frames of our callers that still use us */
         bool dead, freed;
         bool processing;
         uint64_t next_deadline; /* not later than the first one */
@@ -59,12 +62,38 @@ static void slot_free(ttrpc_slot *slot) {
         free(slot);
 }
 
+static ttrpc_slot **bucket_of(ttrpc_client *c, uint32_t id) {
+        return &c->buckets[id / 2 % BUCKETS];
+}
+
+static ttrpc_slot *find(ttrpc_client *c, uint32_t id) {
+        ttrpc_slot *slot = *bucket_of(c, id);
+
+        while (slot && slot->id != id)
+                slot = slot->chain;
+        return slot;
+}
+
+static void link_slot(ttrpc_slot *slot) {
+        ttrpc_client *c = slot->client;
+        ttrpc_slot **bucket = bucket_of(c, slot->id);
+
+        slot->chain = *bucket;
+        *bucket = slot;
+        slot->older = c->newest;
+        *(c->newest ? &c->newest->newer : &c->oldest) = slot;
+        c->newest = slot;
+}
+
 static void unlink_slot(ttrpc_slot *slot) {
-        for (ttrpc_slot **at = &slot->client->slots; *at; at = &(*at)->next)
-                if (*at == slot) {
-                        *at = slot->next;
-                        return;
-                }
+        ttrpc_client *c = slot->client;
+        ttrpc_slot **at = bucket_of(c, slot->id);
+
+        while (*at != slot)
+                at = &(*at)->chain;
+        *at = slot->chain;
+        *(slot->older ? &slot->older->newer : &c->oldest) = slot->newer;
+        *(slot->newer ? &slot->newer->older : &c->newest) = slot->older;
 }
 
 static void end_slot(ttrpc_slot *slot, int r, int32_t code, const char *message,
@@ -76,16 +105,11 @@ static void end_slot(ttrpc_slot *slot, int r, int32_t code, const char *message,
         slot_free(slot);
 }
 
-/* The oldest first; a callback may change the list, so it is looked at anew each time. */
+/* A callback may change the list, so it is looked at anew each time. */
 static void end_all(ttrpc_client *c) {
         c->dead = true;
-        while (c->slots) {
-                ttrpc_slot *slot = c->slots;
-
-                while (slot->next)
-                        slot = slot->next;
-                end_slot(slot, -ENOTCONN, TTRPC_UNAVAILABLE, "ttrpc: closed", NULL, 0);
-        }
+        while (c->oldest)
+                end_slot(c->oldest, -ENOTCONN, TTRPC_UNAVAILABLE, "ttrpc: closed", NULL, 0);
 }
 
 EXPORT int ttrpc_client_new(int fd_consume, ttrpc_client **ret) {
@@ -241,8 +265,7 @@ static int start(ttrpc_client *c, const char *service, const char *method, const
                 if (slot->deadline < c->next_deadline)
                         c->next_deadline = slot->deadline;
         }
-        slot->next = c->slots;
-        c->slots = slot;
+        link_slot(slot);
         if (!c->processing)
                 (void)ttrpc_conn_flush(&c->io); /* a dead connection shows in process() */
         if (ret_slot)
@@ -277,13 +300,6 @@ EXPORT ttrpc_slot *ttrpc_slot_cancel(ttrpc_slot *slot) {
 }
 
 /* ---- answers ---- */
-
-static ttrpc_slot *find(const ttrpc_client *c, uint32_t id) {
-        for (ttrpc_slot *slot = c->slots; slot; slot = slot->next)
-                if (slot->id == id)
-                        return slot;
-        return NULL;
-}
 
 static void end_protocol_error(ttrpc_slot *slot, const char *message) {
         end_slot(slot, -EPROTO, TTRPC_INTERNAL, message, NULL, 0);
@@ -362,7 +378,7 @@ static void expire(ttrpc_client *c) {
                 uint64_t next = TTRPC_NEVER;
 
                 again = false;
-                for (ttrpc_slot *slot = c->slots; slot; slot = slot->next) {
+                for (ttrpc_slot *slot = c->oldest; slot; slot = slot->newer) {
                         if (slot->deadline <= now) {
                                 end_slot(slot, -ETIMEDOUT, TTRPC_DEADLINE_EXCEEDED,
                                          "no answer in time", NULL, 0);

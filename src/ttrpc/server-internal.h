@@ -60,8 +60,8 @@ struct ttrpc_server {
         size_t n_entries;
         size_t max_conns, max_calls, max_queued;
         uid_t uid;
-        server_conn *reading; /* whose frames are being handled; its answers go out together */
-        bool closing, any_broken;
+        server_conn *in_batch; /* being served; what is written to it goes out together */
+        bool closing, any_broken, processing;
         uint64_t next_deadline; /* not later than the first call's */
         uint64_t accept_again;  /* when to go on after accept() failed */
 };

@@ -49,7 +49,7 @@ static void flush(server_conn *conn) {
 }
 
 void ttrpc_server_written(server_conn *conn) {
-        bool in_batch = conn == conn->server->reading;
+        bool in_batch = conn == conn->server->in_batch;
 
         if (!in_batch || ttrpc_conn_queued(&conn->io) >= BATCH_MAX)
                 flush(conn);
@@ -60,7 +60,7 @@ void ttrpc_server_written(server_conn *conn) {
 }
 
 void ttrpc_server_check_idle(server_conn *conn) {
-        if ((conn->server->closing || conn->half_closed) && conn != conn->server->reading &&
+        if ((conn->server->closing || conn->half_closed) && conn != conn->server->in_batch &&
             !conn->calls && !conn->backlog && ttrpc_conn_queued(&conn->io) == 0)
                 ttrpc_server_mark_broken(conn);
 }
@@ -208,14 +208,12 @@ static void serve_conn(server_conn *conn, uint32_t events) {
         if (conn->broken)
                 return;
         flush(conn);
-        conn->server->reading = conn;
+        conn->server->in_batch = conn;
         read_conn(conn, events & (EPOLLHUP | EPOLLERR));
-        conn->server->reading = NULL;
         flush(conn);
-        if (conn->wants_room) {
-                ttrpc_call_offer_room(conn);
-                flush(conn);
-        }
+        ttrpc_call_offer_room(conn);
+        conn->server->in_batch = NULL;
+        flush(conn);
         ttrpc_server_check_idle(conn);
         update_events(conn);
 }
@@ -413,9 +411,12 @@ EXPORT int ttrpc_server_process(ttrpc_server *server) {
         struct epoll_event events[EVENTS_MAX];
         int n;
 
+        if (server->processing)
+                return -EBUSY;
         n = epoll_wait(server->epoll, events, EVENTS_MAX, 0);
         if (n < 0 && errno != EINTR)
                 return -errno;
+        server->processing = true;
         for (int i = 0; i < n; i++) {
                 const bool *is_listener = events[i].data.ptr;
 
@@ -428,6 +429,7 @@ EXPORT int ttrpc_server_process(ttrpc_server *server) {
         close_broken(server);
         if (server->closing)
                 free_listeners(server);
+        server->processing = false;
         return 0;
 }
 

@@ -26,6 +26,9 @@ typedef struct fixture {
 
 static void on_echo(ttrpc_call *call, const uint8_t *payload, size_t n, const void *methods,
                     void *userdata) {
+        fixture *f = userdata;
+
+        assert_int_equal(ttrpc_server_process(f->server), -EBUSY);
         assert_int_equal(ttrpc_call_reply(call, payload, n), 0);
         assert_int_equal(ttrpc_call_reply(call, payload, n), -EALREADY);
         assert_int_equal(ttrpc_call_fail(call, TTRPC_INTERNAL, "twice"), -EALREADY);
