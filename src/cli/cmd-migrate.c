@@ -43,10 +43,10 @@ static cli_exit migrate(const cli_context *cli, mover *m, InitializeOptions *opt
         m->on_change = view_change;
         m->userdata = &v;
         if (mover_run(m, options, by_caller, error) == 0) {
-                view_end(&v);
+                view_end(&v, m);
                 return outcome_success(cli, m);
         }
-        view_end(&v);
+        view_end(&v, m);
         if (!m->begun)
                 return outcome_not_begun(cli, m, error);
         if (error->code == FERRY_CANCELLED)

@@ -60,8 +60,8 @@ static void print_status(const cli_context *cli, const char *name, const reach *
                 printf("memory:      %s\nvcpus:       %u\n", format_bytes(s->memory_bytes, figure),
                        s->vcpus);
         if (s->qemu_pid > 0)
-                printf("qemu:        process %u, %s, %s\n", s->qemu_pid, s->qemu_version,
-                       s->accelerator);
+                printf("qemu:        process %u%s%s, %s\n", s->qemu_pid,
+                       s->qemu_version[0] != '\0' ? ", " : "", s->qemu_version, s->accelerator);
         printf("shim:        process %u, %s\nowner:       %s\n", s->shim_pid, s->shim_version,
                reach_owner(s, text));
         if (s->session)

@@ -25,11 +25,20 @@ bool end_has_living_vm(const char *root, const char *name) {
         return vm_record_open_process(&record, &process) == 0;
 }
 
+/* A spin of the group until `usec` from now; streams go on meanwhile. */
+static int pause_for(rpc_group *group, uint64_t usec, ferry_error *reterr) {
+        uint64_t until = now_usec() + usec;
+        int r = 0;
+
+        while (r == 0 && now_usec() < until)
+                r = rpc_group_wait(group, until, reterr);
+        return r;
+}
+
 static int wait_for_exit(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
         uint64_t deadline = now_usec() + EXIT_TIMEOUT;
 
         for (;;) {
-                uint64_t tick = now_usec() + EXIT_INTERVAL;
                 bool has_shim = true;
                 pid_t pid;
                 int r;
@@ -44,11 +53,9 @@ static int wait_for_exit(const host *h, rpc_group *group, const char *name, ferr
                                                "the shim of %s (process %d) has not ended within "
                                                "30 s",
                                                name, (int)pid);
-                while (now_usec() < tick) {
-                        r = rpc_group_wait(group, tick, reterr);
-                        if (r < 0)
-                                return r;
-                }
+                r = pause_for(group, EXIT_INTERVAL, reterr);
+                if (r < 0)
+                        return r;
         }
 }
 
@@ -66,8 +73,34 @@ int end_wait_and_remove(const host *h, rpc_group *group, const char *name, ferry
         return sandbox_remove(h->root, name, reterr);
 }
 
+/* Its QEMU may still be on its way out: that is waited for, anything else is not. */
+static int check_empty(const host *h, rpc_group *group, rpc *shim, const char *name,
+                       ferry_error *reterr) {
+        uint64_t deadline = now_usec() + EXIT_TIMEOUT;
+
+        for (;;) {
+                _cleanup_(message_freep) shim_status *status = NULL;
+                int r = call_status(shim, &status, reterr);
+
+                if (r < 0)
+                        return r;
+                if (!status->session &&
+                    (status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE ||
+                     status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED))
+                        return 0;
+                if (status->session ||
+                    status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING ||
+                    now_usec() >= deadline)
+                        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                               "the shim of %s in %s still has a %s", name, h->root,
+                                               status->session ? "session" : "VM");
+                r = pause_for(group, EXIT_INTERVAL, reterr);
+                if (r < 0)
+                        return r;
+        }
+}
+
 static int stop_empty(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
-        _cleanup_(message_freep) shim_status *status = NULL;
         _cleanup_(rpc_closep) rpc *shim = NULL;
         _cleanup_(freep) char *path = NULL;
         int r;
@@ -76,15 +109,8 @@ static int stop_empty(const host *h, rpc_group *group, const char *name, ferry_e
         if (r == 0)
                 r = rpc_open(group, path, "the shim", &shim, reterr);
         if (r == 0)
-                r = call_status(shim, &status, reterr);
-        if (r < 0)
-                return r;
-        if (status->session || (status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE &&
-                                status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED))
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
-                                       "the shim of %s in %s still has a %s", name, h->root,
-                                       status->session ? "session" : "VM");
-        return call_stop(shim, false, reterr);
+                r = check_empty(h, group, shim, name, reterr);
+        return r < 0 ? r : call_stop(shim, false, reterr);
 }
 
 int end_empty_shim(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {

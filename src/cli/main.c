@@ -9,8 +9,8 @@
 #include "cli/cli.h"
 
 static const cli_verb *const verbs[] = {
-        &cmd_run,     &cmd_ls,     &cmd_status, &cmd_console, &cmd_stop,
-        &cmd_migrate, &cmd_settle, &cmd_events, &cmd_recover, &cmd_host,
+        &cmd_run,    &cmd_ls,     &cmd_status,  &cmd_console, &cmd_stop, &cmd_migrate,
+        &cmd_settle, &cmd_events, &cmd_recover, &cmd_image,   &cmd_host,
 };
 
 static const char exit_codes[] =

@@ -260,8 +260,6 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
                 return r;
         rpc_group_set_deaf(m->group, true);
         mover_take_figures(m);
-        if (m->on_change)
-                m->on_change(m, true, m->userdata);
         return 0;
 }
 

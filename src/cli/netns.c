@@ -67,7 +67,7 @@ static int socket_in(int netns_fd, int family, int *ret_fd) {
         int fd, r = 0;
 
         if (netns_fd >= 0) {
-                home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+                home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
                 if (home < 0)
                         return -errno;
                 r = netns_enter(netns_fd);

@@ -17,7 +17,8 @@ int netns_open(const char *name, int *ret_fd, ferry_error *reterr);
 int netns_enter(int netns_fd);
 
 /* A TCP listener on `address` with a port of the kernel's choice, made inside the namespace; we
- * stay where we are. For single-threaded callers. */
+ * stay where we are. Only the calling thread goes there and
+ * comes back. */
 int netns_listen(int netns_fd, const char *address, int *ret_fd, uint16_t *ret_port,
                  ferry_error *reterr);
 

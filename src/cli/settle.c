@@ -136,12 +136,13 @@ static bool settle_source(mover *m, const sides *v, bool cancel, mover_place *re
         return false;
 }
 
-/* The source has no session of this id: it never began there, or was closed. */
+/* The source has no session of this id: it never began there, or was closed. A past one is a
+ * tombstone, and only these say that the guest went away. */
 static bool settle_without_source(mover *m, const sides *v, mover_place *ret) {
         const char *verdict = past_verdict(m, v->source);
 
-        if (verdict && strcmp(verdict, "ran again") != 0)
-                return false; /* it went to the destination, which does not run it now */
+        if (verdict && (strcmp(verdict, "handed") == 0 || strcmp(verdict, "done") == 0))
+                return false; /* and the destination does not run it now */
         *ret = has_vm(v->source) ? MOVER_AT_SOURCE : MOVER_NOWHERE;
         finish_at_source(m, v);
         return true;
@@ -159,7 +160,6 @@ static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place
 
         if (v.destination && is_running(v.destination)) {
                 finish_at_destination(m, &v);
-                mover_take_figures(m);
                 *ret = MOVER_AT_DESTINATION;
                 settled = true;
         } else if (v.destination && v.destination->owner == HERE && !has_vm(v.destination)) {
@@ -184,8 +184,10 @@ mover_place mover_settle(mover *m, bool cancel) {
         while (now_usec() - start < (cancel ? GIVE_UP : GIVE_UP / 6)) {
                 uint64_t next;
 
-                if (try_settle(m, cancel, now_usec() - start > PATIENCE, &place))
+                if (try_settle(m, cancel, now_usec() - start > PATIENCE, &place)) {
+                        mover_take_figures(m);
                         return place;
+                }
                 for (next = now_usec() + INTERVAL; now_usec() < next;)
                         if (rpc_group_wait(m->group, next, NULL) < 0)
                                 break;

@@ -8,7 +8,7 @@
 
 #include "base/cleanup.h"
 
-#define TABLE_COLUMNS_MAX 8U
+#define TABLE_COLUMNS_MAX 12U
 
 typedef struct table table;
 

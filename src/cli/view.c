@@ -51,8 +51,10 @@ void view_change(const mover *m, bool is_milestone, void *userdata) {
         fprintf(stderr, "%s\n", line);
 }
 
-void view_end(view *v) {
-        if (v->drawn)
+void view_end(view *v, const mover *m) {
+        if (v->drawn) {
+                draw(v, m);
                 fprintf(stderr, "\n");
+        }
         v->drawn = false;
 }

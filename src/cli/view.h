@@ -17,5 +17,5 @@ typedef struct view {
 void view_init(view *v);
 /* mover's on_change. */
 void view_change(const mover *m, bool is_milestone, void *userdata);
-/* Takes the bar off the screen, so that a message can follow. */
-void view_end(view *v);
+/* Draws the bar a last time and ends its line, so that a message can follow. */
+void view_end(view *v, const mover *m);

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+
+/* ferry image: the small Linux guest of the demo and the tests (guest/image.h). */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/output.h"
+#include "guest/image.h"
+
+#define OUTPUT_DEFAULT "guest-image"
+
+typedef struct image_values {
+        const char *output, *cache, *kernel_package, *busybox, *agent;
+} image_values;
+
+static const cli_option options[] = {
+        { "output", "DIR", "where to (default ./" OUTPUT_DEFAULT ")", CLI_OPTION_TEXT,
+          offsetof(image_values, output) },
+        { "kernel-package", "FILE", "a linux-image .deb; default: the distribution's newest",
+          CLI_OPTION_TEXT, offsetof(image_values, kernel_package) },
+        { "busybox", "FILE", "a static busybox; default: busybox-static's", CLI_OPTION_TEXT,
+          offsetof(image_values, busybox) },
+        { "agent-dir", "DIR", "has the guest's programs; default: where they were built",
+          CLI_OPTION_TEXT, offsetof(image_values, agent) },
+        { "cache", "DIR", "for downloaded packages; default ~/.cache/ferry", CLI_OPTION_TEXT,
+          offsetof(image_values, cache) },
+};
+
+static cli_exit print_json(const guest_image_result *result) {
+        return output_json(json_pack("{s:s, s:s, s:s, s:s, s:s}", "kernel", result->kernel,
+                                     "initrd", result->initrd, "description", result->description,
+                                     "kernel_version", result->kernel_version, "cmdline",
+                                     result->cmdline));
+}
+
+static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
+        static const char *const names[] = { "'build'" };
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        const image_values *v = values;
+        const guest_image_options wanted = {
+                .output_dir = v->output ? v->output : OUTPUT_DEFAULT,
+                .cache_dir = v->cache,
+                .kernel_deb = v->kernel_package,
+                .busybox = v->busybox,
+                .agent_dir = v->agent,
+        };
+        guest_image_result result = { 0 };
+        cli_exit code = CLI_EXIT_OK;
+
+        if (!cli_need_words("image", words, 1, names))
+                return CLI_EXIT_USAGE;
+        if (strcmp(words->words[0], "build") != 0)
+                return cli_fail_usage("image", "'%.64s': must be 'build'", words->words[0]);
+        if (guest_image_build(&wanted, &result, &error) < 0)
+                return cli_fail(&error);
+        if (cli->json)
+                code = print_json(&result);
+        else
+                printf("kernel   %s (%s)\ninitrd   %s\ncmdline  %s\n", result.kernel,
+                       result.kernel_version, result.initrd, result.cmdline);
+        guest_image_result_done(&result);
+        return code;
+}
+
+const cli_verb cmd_image = {
+        .name = "image",
+        .arguments = "build [--output DIR] [...]",
+        .summary = "build the small Linux guest of the demo and the tests",
+        .details = "From the distribution's kernel package and busybox, without root, in seconds; "
+                   "the same\ninputs give the same bytes. docs/guest-image.md says what is inside.",
+        .has_json = true,
+        .options = options,
+        .n_options = ELEMENTS(options),
+        .values_size = sizeof(image_values),
+        .run = run,
+};
