@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of the command line share: a place of their own, `ferry`, TAP."""
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+LIMIT = 60  # seconds; far away
+
+# A VM without kernel and disk: its firmware finds nothing to boot and idles.
+IDLE_VM = {"memory_mb": 32, "vcpus": 1, "accelerator": "tcg"}
+
+
+class Result:
+    def __init__(self, process):
+        self.code = process.returncode
+        self.out = process.stdout
+        self.err = process.stderr
+
+    def json(self):
+        return json.loads(self.out)
+
+    def __str__(self):
+        return f"exit {self.code}\n--- stdout\n{self.out}--- stderr\n{self.err}"
+
+
+class Place:
+    """A folder with two hosts' roots; whatever sandboxes are left in it end with it."""
+
+    def __init__(self, program):
+        self.program = program
+        # short, since the paths of sockets are
+        self.folder = tempfile.mkdtemp(prefix="ferry-cli-", dir="/tmp")
+        self.a = os.path.join(self.folder, "a")
+        self.b = os.path.join(self.folder, "b")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for root in self.a, self.b:
+            for name in os.listdir(root) if os.path.isdir(root) else []:
+                if os.path.isdir(os.path.join(root, name)):
+                    self.ferry("stop", "--force", name, root=root)
+        shutil.rmtree(self.folder)
+
+    def environment(self, root=None):
+        return {**os.environ, "FERRY_ROOT": root or self.a}
+
+    def ferry(self, *arguments, root=None):
+        return Result(subprocess.run(
+            [self.program, *arguments], env=self.environment(root), cwd=self.folder, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            timeout=LIMIT * 3, check=False))
+
+    def start(self, *arguments, root=None):
+        return subprocess.Popen(
+            [self.program, *arguments], env=self.environment(root), cwd=self.folder, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def must(self, *arguments, root=None):
+        result = self.ferry(*arguments, root=root)
+        assert result.code == 0, f"ferry {' '.join(arguments)}: {result}"
+        return result
+
+    def file(self, name, content):
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as text:
+            text.write(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    def snapshot(self):
+        """Every file with its content, but what a running VM writes by itself."""
+        seen = {}
+        for folder, folders, names in os.walk(self.folder):
+            for name in folders + names:
+                path = os.path.join(folder, name)
+                if name.endswith(".log") or not os.path.isfile(path):
+                    seen[path] = None
+                else:
+                    with open(path, "rb") as content:
+                        seen[path] = hashlib.sha256(content.read()).hexdigest()
+        return seen
+
+    def status(self, name, root=None):
+        return self.must("status", "--json", name, root=root).json()
+
+
+def wait_for(what, condition):
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {LIMIT} s"
+        time.sleep(0.02)
+
+
+def tap(cases):
+    """Runs (name, function) pairs, one TAP line each."""
+    print(f"1..{len(cases)}")
+    failed = False
+    for number, (name, function) in enumerate(cases, 1):
+        try:
+            function()
+        except Exception:  # pylint: disable=broad-except
+            failed = True
+            traceback.print_exc()
+            print(f"not ok {number} - {name}", flush=True)
+        else:
+            print(f"ok {number} - {name}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def need_qemu():
+    if not shutil.which("qemu-system-x86_64"):
+        if os.environ.get("CI") == "true":
+            sys.exit("no qemu-system-x86_64: ./dev setup installs it")
+        print("1..0 # SKIP no qemu-system-x86_64")
+        sys.exit(0)
