@@ -74,8 +74,12 @@ static void add_machine(builder *b, const vm_argv_input *in) {
         add(b, "-m");
         add(b, "size=%" PRIu64 "k", vm_config_memory_bytes(config) >> 10);
         add(b, "-object");
-        add(b, "memory-backend-file,id=ram0,size=%" PRIu64 "k,mem-path=/proc/self/fd/%d,share=on",
-            vm_config_memory_bytes(config) >> 10, in->memory_fd);
+        /* A destination touches every page when it loads, the zero ones too, and would do so behind
+         * the source's back: zero pages take no room on the wire, so the source is done while the
+         * destination still takes page faults, and the guest waits for them in the blackout. */
+        add(b, "memory-backend-file,id=ram0,size=%" PRIu64 "k,mem-path=/proc/self/fd/%d,share=on%s",
+            vm_config_memory_bytes(config) >> 10, in->memory_fd,
+            in->mode == VM_MODE_INCOMING ? ",prealloc=on" : "");
 }
 
 static void add_confinement(builder *b) {
