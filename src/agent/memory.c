@@ -34,24 +34,35 @@ typedef struct memory_writer {
         unsigned n_told;
 } memory_writer;
 
+static uint64_t checksum_start(uint64_t number, uint64_t generation) {
+        return generation * 0x9e3779b97f4a7c15ULL + number;
+}
+
+/* Rotated, so that words that changed places show too. */
+static uint64_t checksum_add(uint64_t sum, uint64_t word) {
+        return (sum << 1 | sum >> 63) + word;
+}
+
 static uint64_t checksum_of(const memory_page *page) {
-        uint64_t sum = page->generation * 0x9e3779b97f4a7c15ULL + page->number;
+        uint64_t sum = checksum_start(page->number, page->generation);
 
         for (size_t i = 0; i < PAGE_WORDS; i++)
-                sum = (sum << 1 | sum >> 63) + page->words[i];
+                sum = checksum_add(sum, page->words[i]);
         return sum;
 }
 
 static void page_write(memory_page *page, uint64_t number, uint64_t generation) {
         uint64_t word = (generation << 32 ^ number) * 0xd1342543de82ef95ULL + 1;
+        uint64_t sum = checksum_start(number, generation);
 
         page->generation = generation;
         page->number = number;
         for (size_t i = 0; i < PAGE_WORDS; i++) {
                 page->words[i] = word;
+                sum = checksum_add(sum, word);
                 word += 0x9e3779b97f4a7c15ULL;
         }
-        page->checksum = checksum_of(page);
+        page->checksum = sum;
 }
 
 static void page_check(memory_writer *w, uint64_t number) {

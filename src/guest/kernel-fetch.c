@@ -102,6 +102,7 @@ static int download(const char *cache, const char *name, char **ret_file, ferry_
         const char *const argv[] = { "apt-get",  "-q", "-o", "APT::Sandbox::User=root",
                                      "download", name, NULL };
         _cleanup_(freep) char *folder = NULL, *file = NULL, *from = NULL, *to = NULL;
+        _cleanup_(ferry_error_donep) ferry_error why = FERRY_ERROR_INIT;
         int r;
 
         r = join(cache, DOWNLOAD, &folder);
@@ -110,9 +111,10 @@ static int download(const char *cache, const char *name, char **ret_file, ferry_
         remove_download(folder); /* an interrupted build's */
         if (mkdir(folder, 0755) < 0)
                 return ferry_error_set_errno(reterr, -errno, "cannot make %s", folder);
-        r = command_run(argv, folder, ANSWER_MAX, NULL, reterr);
+        r = command_run(argv, folder, ANSWER_MAX, NULL, &why);
         if (r < 0)
-                (void)ferry_error_prefix(reterr, r, "%s", no_package);
+                (void)ferry_error_set(reterr, FERRY_UNAVAILABLE, r, "%s (%s)", no_package,
+                                      ferry_error_message(&why));
         if (r == 0) {
                 r = find_package(folder, name, &file);
                 if (r == 0 && !file)
@@ -185,7 +187,7 @@ int kernel_package_find(const char *cache_dir, char **ret, ferry_error *reterr) 
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "cannot read %s", cache_dir);
         if (!file && !name)
-                return ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT, "%s", no_package);
+                return ferry_error_set(reterr, FERRY_UNAVAILABLE, -ENOENT, "%s", no_package);
         if (!file) {
                 r = download(cache_dir, name, &file, reterr);
                 /* Without network an older kernel is better than none. */

@@ -17,7 +17,8 @@ typedef struct kernel_package {
 } kernel_package;
 
 /* The path of a package file in `cache_dir` (made if needed): one that is there already, of the
- * name that apt would take, or any if apt does not know; else downloaded by apt-get. */
+ * name that apt would take, or any if apt does not know or has no network; else downloaded by
+ * apt-get. The error's code is UNAVAILABLE when there is none to be had. */
 int kernel_package_find(const char *cache_dir, char **ret, ferry_error *reterr);
 
 /* Reads the kernel and the modules `names` with their dependencies out of a .deb. Those built in
