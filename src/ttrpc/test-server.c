@@ -2,9 +2,12 @@
 /* The server as a client sees it, frame by frame: the codes and texts are what a Go server was seen
  * to answer, but where the test's name says that ours does better. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "ttrpc/clock.h"
@@ -804,6 +807,52 @@ static void caller_is_known(void **state) {
         wire_expect_status(f->peer, 3, TTRPC_FAILED_PRECONDITION, NULL);
 }
 
+/* Without a free descriptor for it a connection waits; the loop is not kept busy meanwhile. */
+static void out_of_descriptors(void **state) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        socklen_t n = sizeof(address.sun_family); /* the kernel picks an abstract name */
+        struct pollfd p = { .events = POLLIN };
+        struct rlimit limit, low;
+        fixture *f = *state;
+        int listener, peer, lowest;
+
+        listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(listener, (struct sockaddr *)&address, n), 0);
+        n = sizeof(address);
+        assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &n), 0);
+        assert_int_equal(listen(listener, 1), 0);
+        assert_int_equal(ttrpc_server_listen(f->server, listener), 0);
+        peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(peer, (struct sockaddr *)&address, n), 0);
+        close(f->peer);
+        f->peer = peer;
+        wire_pump_server(f->server);
+        lowest = dup(peer);
+        close(lowest);
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+
+        peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(peer, lowest);
+        assert_int_equal(connect(peer, (struct sockaddr *)&address, n), 0);
+        low = limit;
+        low.rlim_cur = (rlim_t)peer + 1;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+        assert_int_equal(ttrpc_server_process(f->server), 0);
+        p.fd = ttrpc_server_get_fd(f->server);
+        assert_int_equal(poll(&p, 1, 0), 0);
+        assert_true(ttrpc_server_get_timeout(f->server) != UINT64_MAX);
+        expect_alive(f, 1);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+
+        close(f->peer);
+        f->peer = peer;
+        request(f, 1, "Echo", 0, "at last");
+        while (poll(&(struct pollfd){ .fd = peer, .events = POLLIN }, 1, 1) == 0)
+                wire_pump_server(f->server);
+        expect_reply(f, 1, "at last");
+        assert_true(ttrpc_server_get_timeout(f->server) == UINT64_MAX);
+}
+
 static void uid_is_checked(void **state) {
         fixture *f = *state;
         int fds[2];
@@ -862,6 +911,7 @@ int main(void) {
                 TEST(shutdown_by_a_call),
                 TEST(free_tells_the_calls),
                 TEST(caller_is_known),
+                TEST(out_of_descriptors),
                 TEST(uid_is_checked),
         };
 
