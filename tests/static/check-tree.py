@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """What every tracked file keeps to: its name, its licence line, nothing of this machine in it."""
+import os
 import re
 
 import tree
@@ -15,6 +16,11 @@ WITH_SPDX = (".c", ".h", ".py", ".go", ".sh", ".proto")
 # Brackets, so that this file passes its own check.
 MACHINE = re.compile(r"/([w]ork|[r]oot|[f]arm)/|https?://([d]eb|[p]roxy|[r]egistry|[s]tatic|[i]ndex)\.")
 UNFINISHED = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b(?!\(#\d+\))")
+
+# What a document says about the tree: `](path)` links, relative to it, and plain paths in text.
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+MENTION = re.compile(r"(?<![\w./*{-])(?:docs|src|tests|tools|bench|fuzz|proto|include|man)/"
+                     r"[\w./*{},-]*[\w/*}]")
 
 
 def bad_names():
@@ -48,10 +54,21 @@ def lines_with(pattern):
                 yield f"{path}:{number}: '{match[0]}'"
 
 
+def stale_mentions():
+    for path in tree.tracked(".md"):
+        text = tree.text_of(path)
+        names = [os.path.join(os.path.dirname(path), link) for link in LINK.findall(text)]
+        names += [name for name in MENTION.findall(text) if not re.search(r"[*{}]", name)]
+        for name in sorted(set(map(os.path.normpath, names))):
+            if not os.path.exists(os.path.join(tree.ROOT, name)):
+                yield f"{path}: there is no {name}"
+
+
 tree.tap([
     ("file names", list(bad_names())),
     ("licence lines", list(without_spdx())),
     ("#pragma once", list(without_pragma_once())),
     ("no path of this machine, no package host", list(lines_with(MACHINE))),
+    ("documents name what is there", list(stale_mentions())),
     ("nothing unfinished without an issue", list(lines_with(UNFINISHED))),
 ])
