@@ -2,7 +2,8 @@
 
 /* Real QEMUs. The guest is a boot sector that counts in memory at 0x7000: through the memory's
  * descriptor the test sees whether it runs, and that what arrives is what left. Exit 77 without
- * QEMU. */
+ * QEMU. $FERRY_QEMU is another QEMU to test with, $FERRY_QEMU_INCOMING another one for the
+ * destinations: a move from one version to another. */
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -195,11 +196,17 @@ static vm_config *make_config(const char *disk, const char *more) {
 
 static int try_start(side *s, const vm_config *config, vm_mode mode, const char *bridge) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        vm_options options = {
-                .config = config, .state_dir = s->dir, .mode = mode, .bridge = bridge
-        };
+        _cleanup_(vm_config_freep) vm_config *own = NULL;
+        const char *other = getenv("FERRY_QEMU_INCOMING");
+        vm_options options = { .state_dir = s->dir, .mode = mode, .bridge = bridge };
         int r;
 
+        assert_int_equal(vm_config_dup(config, &own), 0);
+        if (mode == VM_MODE_INCOMING && other) {
+                free(own->qemu);
+                own->qemu = strdup(other);
+        }
+        options.config = own;
         r = vm_start(s->event, &options, &handlers, on_ready, s, &s->vm, &error);
         if (r < 0) {
                 snprintf(s->text, sizeof(s->text), "%s", ferry_error_message(&error));
