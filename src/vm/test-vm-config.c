@@ -147,6 +147,10 @@ static void test_long_texts(void **state) {
         char *text = malloc(VM_CONFIG_TEXT_MAX + 2), *end;
         vm_config *config = NULL;
 
+        if (!text) {
+                fail();
+                return;
+        }
         end = text + sprintf(text, "{\"kernel\":\"/");
         memset(end, 'k', VM_CONFIG_PATH_MAX);
         strcpy(end + VM_CONFIG_PATH_MAX, "\"}");
