@@ -349,6 +349,16 @@ static void test_start_cont_stop_quit(void **state) {
         assert_string_equal(s.state, "paused");
         assert_int_equal(counter(s.vm), seen);
         WAIT(event, s.n_stop == 1 && s.n_resume == 1);
+        {
+                /* the firmware's words are on the console, whoever listened */
+                _cleanup_(freep) char *text = NULL;
+                char path[128];
+                size_t n;
+
+                snprintf(path, sizeof(path), "%s/console.log", s.dir);
+                assert_int_equal(file_read(AT_FDCWD, path, 1 << 20, &text, &n), 0);
+                assert_non_null(strstr(text, "SeaBIOS"));
+        }
 
         assert_int_equal(CALL(&s, vm_quit(s.vm, 10 * USEC_PER_SEC, on_done, &s)), 0);
         WAIT(event, s.n_exit == 1);
