@@ -101,10 +101,11 @@ static void undo(const host *h, const char *name, rpc_group *group, rpc *shim) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
         rpc_group_set_deaf(group, true);
-        print_log(h->root, name, "shim.log");
-        print_log(h->root, name, "qemu.log");
         if (shim && rpc_is_open(shim))
                 (void)call_stop(shim, true, NULL);
+        (void)end_wait(h, group, name, NULL); /* it writes to its log to the last */
+        print_log(h->root, name, "shim.log");
+        print_log(h->root, name, "qemu.log");
         if (end_wait_and_remove(h, group, name, &error) < 0)
                 fprintf(stderr, "ferry: cannot clean up after %s: %s\n", name,
                         ferry_error_message(&error));

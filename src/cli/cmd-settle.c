@@ -38,7 +38,7 @@ static int find_session(mover *m, ferry_error *reterr) {
                 _cleanup_(message_freep) shim_status *status = NULL;
                 const peer_operations *operations = sides[i].host->operations;
 
-                if (operations->open(sides[i].host, m->group, m->name, sides[i].label,
+                if (operations->open(sides[i].host, m->group, m->name, true, sides[i].label,
                                      sides[i].connection, NULL) < 0 ||
                     call_status(*sides[i].connection, &status, NULL) < 0 || !status->session)
                         continue;

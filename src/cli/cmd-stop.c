@@ -29,7 +29,7 @@ static int stop_vm(const cli_context *cli, rpc_group *group, const char *name, b
 
         r = peer_open(cli->root, &here, reterr);
         if (r == 0)
-                r = here->operations->open(here, group, name, "the shim", &shim, reterr);
+                r = here->operations->open(here, group, name, true, "the shim", &shim, reterr);
         return r < 0 ? r : call_stop(shim, force, reterr);
 }
 

@@ -35,7 +35,7 @@ static int pause_for(rpc_group *group, uint64_t usec, ferry_error *reterr) {
         return r;
 }
 
-static int wait_for_exit(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
+int end_wait(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
         uint64_t deadline = now_usec() + EXIT_TIMEOUT;
 
         for (;;) {
@@ -62,7 +62,7 @@ static int wait_for_exit(const host *h, rpc_group *group, const char *name, ferr
 int end_wait_and_remove(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
         int r;
 
-        r = wait_for_exit(h, group, name, reterr);
+        r = end_wait(h, group, name, reterr);
         if (r < 0)
                 return r;
         if (end_has_living_vm(h->root, name))
@@ -128,4 +128,16 @@ int end_empty_shim(const host *h, rpc_group *group, const char *name, ferry_erro
                 }
         }
         return end_wait_and_remove(h, group, name, reterr);
+}
+
+int end_explain_no_shim(const char *root, const char *name, ferry_error *reterr) {
+        if (end_has_living_vm(root, name))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
+                                       "the VM of %s runs, but its shim does not; `ferry --root %s "
+                                       "recover %s` starts one",
+                                       name, root, name);
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
+                               "%s has ended: neither shim nor VM is left; `ferry --root %s stop "
+                               "%s` removes what remains",
+                               name, root, name);
 }

@@ -71,8 +71,8 @@ static int check_source(mover *m, ferry_error *reterr) {
         _cleanup_(message_freep) shim_status *status = NULL;
         int r;
 
-        r = m->from->operations->open(m->from, m->group, m->name, "the source's shim", &m->source,
-                                      reterr);
+        r = m->from->operations->open(m->from, m->group, m->name, false, "the source's shim",
+                                      &m->source, reterr);
         if (r == 0)
                 r = call_status(m->source, &status, reterr);
         if (r < 0)
@@ -113,7 +113,7 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "host %s", m->to->name);
         m->made_destination = true;
-        r = m->to->operations->open(m->to, m->group, m->name, "the destination's shim",
+        r = m->to->operations->open(m->to, m->group, m->name, false, "the destination's shim",
                                     &m->destination, reterr);
         if (r < 0)
                 return r;

@@ -40,8 +40,8 @@ static int start_destination(peer *p, const char *name, ferry_error *reterr) {
         return r;
 }
 
-static int open_shim(peer *p, rpc_group *group, const char *name, const char *label, rpc **ret,
-                     ferry_error *reterr) {
+static int open_shim(peer *p, rpc_group *group, const char *name, bool revive, const char *label,
+                     rpc **ret, ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL;
         bool has_shim = true;
         int r;
@@ -53,6 +53,8 @@ static int open_shim(peer *p, rpc_group *group, const char *name, const char *la
                 return r;
         r = sandbox_has_shim(host_of(p)->root, name, &has_shim, NULL);
         if (r == 0 && !has_shim) {
+                if (!revive)
+                        return end_explain_no_shim(host_of(p)->root, name, reterr);
                 r = launch_shim(host_of(p), name, NULL, reterr);
                 if (r < 0)
                         return r;

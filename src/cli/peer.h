@@ -17,10 +17,11 @@ typedef struct peer_operations {
         /* Makes place for the sandbox and starts its shim, empty. FERRY_ALREADY_EXISTS when the
          * host has a sandbox of that name. */
         int (*start_destination)(peer *p, const char *name, ferry_error *reterr);
-        /* A connection to the sandbox's shim. A shim that died is started again: it finds its VM.
-         * FERRY_NOT_FOUND when the host has no such sandbox. */
-        int (*open)(peer *p, rpc_group *group, const char *name, const char *label, rpc **ret,
-                    ferry_error *reterr);
+        /* A connection to the sandbox's shim. With `revive` a shim that died is started again: it
+         * finds its VM and its journal; else that is FERRY_FAILED_PRECONDITION. FERRY_NOT_FOUND
+         * when the host has no such sandbox. */
+        int (*open)(peer *p, rpc_group *group, const char *name, bool revive, const char *label,
+                    rpc **ret, ferry_error *reterr);
         /* The migration connection from `source`: gives this host's end to its shim, and returns
          * the other. Both peers are of the same kind. */
         int (*connect)(peer *p, peer *source, rpc *shim, const char *name, const char *session_id,

@@ -13,18 +13,6 @@ void reach_done(reach *r) {
         *r = (reach){ 0 };
 }
 
-static int no_shim(const char *root, const char *name, ferry_error *reterr) {
-        if (end_has_living_vm(root, name))
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
-                                       "the VM of %s runs, but its shim does not; `ferry --root %s "
-                                       "recover %s` starts one",
-                                       name, root, name);
-        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
-                               "%s has ended: neither shim nor VM is left; `ferry --root %s stop "
-                               "%s` removes what remains",
-                               name, root, name);
-}
-
 int reach_open(const cli_context *cli, const char *name, reach *ret, ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL;
         bool has_shim = false;
@@ -39,7 +27,7 @@ int reach_open(const cli_context *cli, const char *name, reach *ret, ferry_error
                 if (e < 0)
                         ferry_error_set_errno(reterr, e, "%s", name);
                 else if (!has_shim)
-                        e = no_shim(cli->root, name, reterr);
+                        e = end_explain_no_shim(cli->root, name, reterr);
         }
         if (e == 0)
                 e = sandbox_path(cli->root, name, "shim.sock", &path, reterr);

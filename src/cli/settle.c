@@ -37,7 +37,8 @@ static shim_status *ask(mover *m, peer *p, const char *label, rpc **connection) 
 
         if (*connection && !rpc_is_open(*connection))
                 *connection = rpc_close(*connection);
-        if (!*connection && p->operations->open(p, m->group, m->name, label, connection, NULL) < 0)
+        if (!*connection &&
+            p->operations->open(p, m->group, m->name, true, label, connection, NULL) < 0)
                 return NULL;
         if (call_status(*connection, &status, NULL) < 0)
                 return NULL;

@@ -52,7 +52,7 @@ def test_run_and_look(place):
 def test_run_without_a_file(place):
     place.must("run", "web", "--memory", "48", "--vcpus", "2")
     status = place.status("web")
-    assert (status["memory_bytes"] >> 20, status["vcpus"]) == (48, 2), status
+    assert (round(status["memory_bytes"] / 2**20), status["vcpus"]) == (48, 2), status
     place.must("stop", "web")
 
 
