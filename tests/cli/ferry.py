@@ -33,7 +33,7 @@ class Place:
     """A folder with two hosts' roots; whatever sandboxes are left in it end with it."""
 
     def __init__(self, program):
-        self.program = program
+        self.program = os.path.abspath(program)
         # short, since the paths of sockets are
         self.folder = tempfile.mkdtemp(prefix="ferry-cli-", dir="/tmp")
         self.a = os.path.join(self.folder, "a")
