@@ -25,6 +25,7 @@
 #define CANCEL_WAIT_USEC   (10 * USEC_PER_SEC)
 #define FINALIZE_WAIT_USEC (10 * USEC_PER_SEC)
 #define PROGRESS_USEC      (100 * USEC_PER_MSEC)
+#define RATE_SPAN_USEC     (20 * USEC_PER_MSEC)
 #define CONT_RETRY_USEC    (20 * USEC_PER_MSEC)
 #define CONT_RETRIES       10
 #define ANNOUNCE_ROUNDS    5
@@ -84,6 +85,7 @@ struct session {
         uint64_t stopped_wall_usec;
         uint32_t pass;
         bool query_under_way;
+        uint64_t rate, rate_sent, rate_usec; /* bytes per second, and the last sample's ends */
         session_report report;
 
         session_reply retire_reply;
@@ -683,9 +685,26 @@ static uint64_t known(uint64_t value) {
         return value == VM_ABSENT ? 0 : value;
 }
 
+/* QEMU's own figure is that of its last 100 ms, and nothing at all at first. */
+static uint64_t measure_rate(session *s, uint64_t sent) {
+        uint64_t now = now_usec();
+
+        if (s->rate_usec == 0)
+                s->rate_usec = s->began_usec;
+        if (sent > s->rate_sent && now - s->rate_usec >= RATE_SPAN_USEC) {
+                uint64_t sample = (sent - s->rate_sent) * USEC_PER_SEC / (now - s->rate_usec);
+
+                s->rate = s->rate ? (s->rate * 3 + sample * 2) / 5 : sample;
+                s->rate_sent = sent;
+                s->rate_usec = now;
+        }
+        return s->rate;
+}
+
 static void publish_progress(session *s, const vm_migration_info *info) {
         Progress progress = PROGRESS__INIT;
-        uint64_t rate = known(info->bytes_per_second), remaining = known(info->ram_remaining);
+        uint64_t rate = measure_rate(s, known(info->ram_transferred));
+        uint64_t remaining = known(info->ram_remaining);
 
         progress.bytes_total = known(info->ram_total);
         progress.bytes_sent = known(info->ram_transferred);
@@ -1371,6 +1390,7 @@ static void clear(session *s) {
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
         s->round_trip_usec = s->go_usec = s->stopped_for_usec = s->resumed_usec = 0;
         s->stopped_wall_usec = 0;
+        s->rate = s->rate_sent = s->rate_usec = 0;
         s->pass = 0;
         s->report = (session_report){ .total_usec = 0 };
         migration_options_init(&s->options);

@@ -346,6 +346,7 @@ static void test_guest_resets_in_the_copy(void **state) {
         text = history_and_cleanup(p, &p->a);
         assert_non_null(strstr(text, "FAILED/GUEST"));
         free(text);
+        host_wait_detail(&p->b, "D_FAILED");
         call_cleanup(p, &p->b, 0);
         host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
         assert_false(host_runs(&p->b));
