@@ -17,9 +17,5 @@ int main(int argc, char **argv) {
         if (options.verb == SHIM_VERSION)
                 return printf("containerd-shim-ferry-v2 " FERRY_VERSION "\n") < 0;
         ferry_log_init(STDERR_FILENO, options.log_level);
-        if (shim_serve(&options, &error) < 0) {
-                log_error("%s", ferry_error_message(&error));
-                return 1;
-        }
-        return 0;
+        return shim_serve(&options, &error) < 0;
 }

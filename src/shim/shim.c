@@ -309,6 +309,9 @@ int shim_serve(const shim_options *options, ferry_error *reterr) {
                 }
         }
         ferry_error_done(&s.failure);
+        /* Before the lock is let go: who waits for that reads the log next. */
+        if (r < 0)
+                log_error("%s", ferry_error_message(reterr));
         done(&s);
         return r < 0 ? r : 0;
 }

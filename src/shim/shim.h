@@ -5,5 +5,5 @@
 
 #include "shim/options.h"
 
-/* Serves until it is told to end. 0, or a negative errno with the error. */
+/* Serves until it is told to end. 0, or a negative errno with the error, which is logged already. */
 int shim_serve(const shim_options *options, ferry_error *reterr);
