@@ -28,6 +28,7 @@
 #define RATE_SPAN_USEC     (20 * USEC_PER_MSEC)
 #define CONT_RETRY_USEC    (20 * USEC_PER_MSEC)
 #define CONT_RETRIES       10
+#define ROLLBACK_RETRIES   100
 #define ANNOUNCE_ROUNDS    5
 #define QUEUE_MAX          32
 #define WAITERS_MAX        64
@@ -957,6 +958,10 @@ void session_vm_gone(session *s, bool by_guest, const char *reason) {
 /* ---- rollback, at the source ---- */
 
 static void rollback_failed(session *s, const char *what, const ferry_error *error) {
+        if (s->code == FERRY_CANCELLED) { /* that is what was asked for, not what went wrong */
+                free(s->reason);
+                s->reason = NULL;
+        }
         set_reason_from(s, what, error);
         post(s, MIG_EV_ROLLBACK_FAILED);
 }
@@ -966,11 +971,37 @@ static bool rolling_back(const session *s) {
                s->state == MIG_S_RESUMING;
 }
 
+static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *userdata);
+
+static int on_rollback_retry(sd_event_source *source, uint64_t usec, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+        int r;
+
+        s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
+        if (!rolling_back(s) || !sandbox_vm(s->sb))
+                return 0;
+        r = vm_cont(sandbox_vm(s->sb), on_rolled_back, s);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "cont");
+                rollback_failed(s, "resume the guest", &own);
+        }
+        return 0;
+}
+
 static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
         if (r == -ECANCELED || !rolling_back(s))
                 return;
+        /* QEMU says `completed` a moment before it takes a cont ("Migration is not finalized yet")
+         */
+        if (r == -EREMOTEIO && ++s->n_cont_tries <= ROLLBACK_RETRIES &&
+            sd_event_add_time_relative(sandbox_event(s->sb), &s->retry_timer, CLOCK_MONOTONIC,
+                                       CONT_RETRY_USEC, 0, on_rollback_retry, s) >= 0) {
+                log_info("session %s: cont: %s; again", s->id, ferry_error_message(error));
+                return;
+        }
         if (r < 0) {
                 rollback_failed(s, "resume the guest", error);
                 return;
@@ -1063,6 +1094,7 @@ static void roll_back(session *s) {
         int r;
 
         stop_timer(s);
+        s->n_cont_tries = 0;
         if (s->link_is_ours)
                 say_refused(s);
         if (!v) {
