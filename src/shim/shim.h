@@ -5,5 +5,6 @@
 
 #include "shim/options.h"
 
-/* Serves until it is told to end. 0, or a negative errno with the error, which is logged already. */
+/* Serves until it is told to end. 0, or a negative errno with the error, which is logged by
+ * then. */
 int shim_serve(const shim_options *options, ferry_error *reterr);

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
@@ -61,6 +62,8 @@ static int add_output(output *o, const char *chunk, size_t n) {
 static _Noreturn void become(const char *const *argv, int out_fd, int err_fd, bool own_group) {
         int null_fd = open("/dev/null", O_RDWR);
 
+        /* When we are killed `ferry migrate` rolls back, as if it was told to. */
+        (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
         /* Of its own group while we clean up: a second Ctrl-C must not stop that half-way. */
         if (own_group)
                 (void)setpgid(0, 0);

@@ -49,7 +49,7 @@ static int find_length(const char *headers, size_t *ret) {
 
 int http_get(int fd, const char *path, json_t **ret) {
         char buffer[ANSWER_MAX + 1], request[160];
-        size_t n = 0, n_body, n_headers;
+        size_t n = 0, n_body = 0, n_headers;
         json_t *json;
         char *end;
         int r;
