@@ -36,6 +36,7 @@ typedef struct status_parts {
         Ferry__Shim__V1__Tombstone *tombstone_list[TOMBSTONES_MAX];
         char records[TOMBSTONES_MAX][JOURNAL_RECORD_MAX];
         session_status status;
+        char qemu_version[128];
 } status_parts;
 
 static Ferry__Shim__V1__VmState vm_state_of(const sandbox *sb) {
@@ -128,7 +129,8 @@ static void fill_tombstones(const session *s, status_parts *p) {
         p->response.n_tombstones = k;
 }
 
-static void fill_vm(const shim_service *service, status_response *r) {
+static void fill_vm(const shim_service *service, status_parts *p) {
+        status_response *r = &p->response;
         ferry_vm *v = sandbox_vm(service->sb);
         const vm_config *config = v ? vm_get_config(v) : NULL;
         const char *reason = sandbox_exit_reason(service->sb);
@@ -139,6 +141,8 @@ static void fill_vm(const shim_service *service, status_response *r) {
                 r->exit_reason = (char *)reason;
         r->running_since_usec = sandbox_running_since(service->sb);
         if (config) {
+                vm_get_qemu_version(v, p->qemu_version, sizeof(p->qemu_version));
+                r->qemu_version = p->qemu_version;
                 r->accelerator = (char *)vm_accelerator_to_string(config->accelerator);
                 r->memory_bytes = vm_config_memory_bytes(config);
                 r->vcpus = config->vcpus;
@@ -155,7 +159,7 @@ static status_parts *status_parts_new(const shim_service *service) {
         p->response.sandbox_id = (char *)sandbox_id(service->sb);
         p->response.shim_version = (char *)FERRY_VERSION;
         p->response.shim_pid = (uint32_t)getpid();
-        fill_vm(service, &p->response);
+        fill_vm(service, p);
         p->response.owner = owner_of(service->sb, &p->status);
         if (p->status.state != MIG_IDLE)
                 fill_session(p);

@@ -15,7 +15,6 @@
  * which the QMP client gives exactly once. */
 
 #define STEPS_MAX       6U
-#define FD_NAME         "ferry-migration" /* must not begin with a digit */
 #define DEVICES_MAX     64U
 #define FACT_MAX        256U
 #define GUEST_PAGE_SIZE 4096U /* x86 */
@@ -369,18 +368,21 @@ static void finish_facts(vm_op *op, int r, const ferry_error *error) {
                 op->done.facts(op->vm, r, error, r == 0 ? &op->facts->facts : NULL, op->userdata);
 }
 
+void vm_get_qemu_version(const ferry_vm *vm, char *ret, size_t n) {
+        const qmp_version *version = vm->qmp ? qmp_client_get_version(vm->qmp) : NULL;
+
+        ret[0] = '\0';
+        if (version)
+                snprintf(ret, n, "%u.%u.%u%s%s", version->major, version->minor, version->micro,
+                         version->package[0] ? " " : "", version->package);
+}
+
 static int facts_init(vm_op *op) {
-        const qmp_version *version = op->vm->qmp ? qmp_client_get_version(op->vm->qmp) : NULL;
         facts_store *store = calloc(1, sizeof(*store));
 
         if (!store)
                 return -ENOMEM;
-        if (version && version->package[0] != '\0')
-                snprintf(store->version, sizeof(store->version), "%u.%u.%u %s", version->major,
-                         version->minor, version->micro, version->package);
-        else if (version)
-                snprintf(store->version, sizeof(store->version), "%u.%u.%u", version->major,
-                         version->minor, version->micro);
+        vm_get_qemu_version(op->vm, store->version, sizeof(store->version));
         store->facts = (vm_facts){
                 .qemu_version = store->version,
                 .machine = store->machine,

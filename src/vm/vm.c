@@ -427,6 +427,11 @@ static void on_qmp_ready(qmp_client *client, const qmp_version *version, void *u
         int r;
 
         vm_pin(vm);
+        /* A shim that died between getfd and migrate left the socket open in QEMU: the other side
+         * would wait for ever. That there is none is no error. */
+        if (vm->attached)
+                (void)qmp_client_invoke(client, "closefd", json_pack("{s:s}", "fdname", FD_NAME),
+                                        VM_OP_TIMEOUT_USEC, NULL, NULL);
         r = qmp_client_invoke(client, "query-migrate-capabilities", NULL, VM_OP_TIMEOUT_USEC,
                               on_capabilities, vm);
         if (r < 0) {

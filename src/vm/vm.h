@@ -158,6 +158,8 @@ pid_t vm_get_pid(const ferry_vm *vm); /* 0 before it is spawned */
 /* What runs: accelerator and cpu resolved once on_ready was called with 0. */
 const vm_config *vm_get_config(const ferry_vm *vm);
 vm_mode vm_get_mode(const ferry_vm *vm);
+/* "7.2.22 (Debian 1:7.2+dfsg-7)"; "" before QMP has greeted. */
+void vm_get_qemu_version(const ferry_vm *vm, char *ret, size_t n);
 /* The guest's memory, to hash it while nobody runs; borrowed, -EBADF when not at hand. */
 int vm_get_memory_fd(const ferry_vm *vm);
 /* The tap's name, NULL without a network. */
