@@ -11,7 +11,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "migration/session.h"
-#include "vm/reserve.h"
 
 #define QUIT_GRACE_USEC (5 * USEC_PER_SEC)
 #define CONFIG_FILE     "config.json"
@@ -28,7 +27,6 @@ struct sandbox {
         int dir_fd;
 
         ferry_vm *vm;
-        memory_reserve *reserve; /* of a destination's memory, while it is prepared */
         sandbox_vm_state vm_state;
         bool releasing;   /* its exit is what we asked for: the state becomes NONE */
         bool guest_ended; /* the guest itself powered off */
@@ -98,7 +96,6 @@ sandbox *sandbox_free(sandbox *sb) {
                 return NULL;
         sb->on_change = NULL;
         sb->session = session_free(sb->session);
-        sb->reserve = memory_reserve_free(sb->reserve);
         sb->vm = vm_close(sb->vm);
         sd_event_source_disable_unref(sb->discarded);
         fd_close(sb->dir_fd);
@@ -198,7 +195,6 @@ static void drop_vm(sandbox *sb) {
 }
 
 static void on_exit_(ferry_vm *v, const char *reason, void *userdata) {
-        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         sandbox *sb = userdata;
         bool expected = sb->discarding.done != NULL;
 
@@ -210,20 +206,14 @@ static void on_exit_(ferry_vm *v, const char *reason, void *userdata) {
                 log_error("QEMU has ended: %s", reason);
         free(sb->exit_reason);
         sb->exit_reason = strdup(sb->guest_ended ? "the guest powered off" : reason);
-        sb->reserve = memory_reserve_free(sb->reserve);
-        sb->vm = vm_close(sb->vm);
-        if (sb->starting.done) { /* it was being prepared */
-                set_vm_state(sb, SANDBOX_VM_NONE);
-                ferry_error_set(&error, FERRY_UNAVAILABLE, -ENOTCONN, "QEMU has ended: %s", reason);
-                finish(&sb->starting, -ENOTCONN, &error);
+        if (expected) {
+                drop_vm(sb);
                 finish(&sb->discarding, 0, NULL);
                 return;
         }
-        set_vm_state(sb, expected ? SANDBOX_VM_NONE : SANDBOX_VM_STOPPED);
-        if (expected)
-                finish(&sb->discarding, 0, NULL);
-        else
-                session_vm_gone(sb->session, sb->guest_ended, sb->exit_reason);
+        sb->vm = vm_close(sb->vm);
+        set_vm_state(sb, SANDBOX_VM_STOPPED);
+        session_vm_gone(sb->session, sb->guest_ended, sb->exit_reason);
 }
 
 static const vm_handlers handlers = {
@@ -251,7 +241,6 @@ static void vm_options_fill(sandbox *sb, const vm_config *config, vm_mode mode, 
 
 /* A start that failed leaves nothing behind. */
 static void start_failed(sandbox *sb, int r, const ferry_error *error) {
-        sb->reserve = memory_reserve_free(sb->reserve);
         sb->vm = vm_close(sb->vm);
         set_vm_state(sb, SANDBOX_VM_NONE);
         finish(&sb->starting, r, error);
@@ -344,23 +333,6 @@ int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *
         return start_vm(sb, config, VM_MODE_NORMAL, on_boot_ready, done, userdata, reterr);
 }
 
-static void on_reserved(int r, void *userdata) {
-        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        sandbox *sb = userdata;
-
-        sb->reserve = memory_reserve_free(sb->reserve);
-        if (r < 0) {
-                ferry_error_set(&error, FERRY_RESOURCE_EXHAUSTED, r,
-                                "this host has no room for the guest's %u MiB: %s",
-                                vm_get_config(sb->vm)->memory_mb, strerror(-r));
-                vm_kill(sb->vm);
-                start_failed(sb, r, &error);
-                return;
-        }
-        set_vm_state(sb, SANDBOX_VM_INCOMING);
-        finish(&sb->starting, 0, NULL);
-}
-
 static void on_incoming_ready(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         sandbox *sb = userdata;
@@ -370,19 +342,14 @@ static void on_incoming_ready(ferry_vm *v, int r, const ferry_error *error, void
                 return;
         }
         r = save_config(sb);
-        if (r < 0)
-                ferry_error_set_errno(&own, r, "write %s/" CONFIG_FILE, sb->state_dir);
-        else {
-                r = memory_reserve_start(sb->event, vm_get_memory_fd(v),
-                                         vm_config_memory_bytes(vm_get_config(v)), on_reserved, sb,
-                                         &sb->reserve);
-                if (r < 0)
-                        ferry_error_set_errno(&own, r, "reserve the guest's memory");
-        }
         if (r < 0) {
+                ferry_error_set_errno(&own, r, "write %s/" CONFIG_FILE, sb->state_dir);
                 vm_kill(v);
                 start_failed(sb, r, &own);
+                return;
         }
+        set_vm_state(sb, SANDBOX_VM_INCOMING);
+        finish(&sb->starting, 0, NULL);
 }
 
 static bool path_is_below(const char *path, const char *root) {
