@@ -16,6 +16,7 @@ typedef struct watcher {
         shim_service *service;
         struct watcher *next;
         ttrpc_call *call;
+        uint64_t told_in; /* the round that told it last */
 } watcher;
 
 struct shim_service {
@@ -23,6 +24,7 @@ struct shim_service {
         sd_event_source *changed; /* tells the watchers, once the loop has nothing better to do */
         watcher *watchers;
         size_t n_watchers;
+        uint64_t round;
         void (*on_stopped)(void *userdata);
         void *userdata;
 };
@@ -199,8 +201,9 @@ static void on_watcher_gone(ttrpc_call *call, void *userdata) {
 static void watcher_send(watcher *w) {
         _cleanup_(freep) status_parts *p = status_parts_new(w->service);
 
-        if (p)
-                (void)ferry_shim_v1_shim_watch_send(w->call, &p->response);
+        /* a connection that is lost says so here, and nowhere else */
+        if (p && ferry_shim_v1_shim_watch_send(w->call, &p->response) == -ENOTCONN)
+                watcher_free(w);
 }
 
 static void on_watcher_writable(ttrpc_call *call, void *userdata) {
@@ -228,9 +231,18 @@ static void watch(ttrpc_call *call, const Ferry__Shim__V1__StatusRequest *reques
 
 static int on_changed(sd_event_source *source, void *userdata) {
         shim_service *service = userdata;
+        watcher *w;
 
-        for (watcher *w = service->watchers; w; w = w->next)
-                watcher_send(w);
+        /* telling one may end others: look anew for one that was not told yet */
+        service->round++;
+        do {
+                for (w = service->watchers; w && w->told_in == service->round; w = w->next)
+                        ;
+                if (w) {
+                        w->told_in = service->round;
+                        watcher_send(w);
+                }
+        } while (w);
         return 0;
 }
 
