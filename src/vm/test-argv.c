@@ -107,7 +107,7 @@ static void test_everything(void **state) {
                 "-m size=1048576k\n"
                 "-object "
                 "memory-backend-file,id=ram0,size=1048576k,mem-path=/proc/self/fd/3,share=on,"
-                "prealloc=on\n"
+                "prealloc=on,prealloc-threads=4\n"
                 "-nodefaults\n"
                 "-no-user-config\n"
                 "-nographic\n"
