@@ -66,8 +66,6 @@ static cli_exit settle(const cli_context *cli, mover *m, bool cancel) {
         place = mover_settle(m, cancel);
         if (place == MOVER_AT_DESTINATION)
                 return outcome_success(cli, m);
-        if (place == MOVER_UNDECIDED && !cancel)
-                fprintf(stderr, "ferry: if the transfer is still under way: wait, or --cancel\n");
         return outcome_after_failure(cli, m, place, &error);
 }
 

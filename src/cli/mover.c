@@ -224,6 +224,8 @@ void mover_take_figures(mover *m) {
         f->total_usec = now_usec() - m->start_usec;
         take_report(m->source, &f->source);
         take_report(m->destination, &f->destination);
+        if (f->source && f->source->total_usec > f->total_usec)
+                f->total_usec = f->source->total_usec; /* we came late: `ferry settle` */
         f->passes = f->source && f->source->passes > 0 ? f->source->passes : m->progress.passes;
         f->bytes = f->source && f->source->bytes > 0 ? f->source->bytes : m->progress.sent;
         if (f->destination && f->destination->blackout_usec > 0)

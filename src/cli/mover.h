@@ -21,7 +21,8 @@ typedef enum mover_place {
         MOVER_UNDECIDED,
         MOVER_AT_SOURCE,
         MOVER_AT_DESTINATION,
-        MOVER_NOWHERE, /* its VM has ended, on both sides */
+        MOVER_NOWHERE,   /* its VM has ended, on both sides */
+        MOVER_UNDER_WAY, /* still the source's, and nobody said to cancel */
 } mover_place;
 
 typedef struct mover_figures {
@@ -56,9 +57,9 @@ void mover_done(mover *m);
  * false. `reterr` is not NULL. */
 int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error *reterr);
 
-/* `cancel`: a transfer that is under way is cancelled; else it is left alone, and when it is not
- * settled within ten seconds the answer is MOVER_UNDECIDED. With `cancel` it takes a minute to give
- * up. Not interruptible. */
+/* `cancel`: a transfer that is under way is cancelled; else it is left alone, and what is not
+ * settled within ten seconds is MOVER_UNDER_WAY. With `cancel`, or once the guest is handed over,
+ * it takes a minute to give up: MOVER_UNDECIDED. Not interruptible. */
 mover_place mover_settle(mover *m, bool cancel);
 
 /* From the shims' reports, while the sessions are open. */

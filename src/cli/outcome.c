@@ -129,6 +129,14 @@ cli_exit outcome_after_failure(const cli_context *cli, mover *m, mover_place pla
                 if (cli->json)
                         (void)print_json(m, "ended", "nowhere", error);
                 return CLI_EXIT_FAILED;
+        case MOVER_UNDER_WAY:
+                fprintf(stderr,
+                        "ferry: the migration of %s is still under way, and %s owns it: wait, or "
+                        "--cancel to roll it back\n",
+                        m->name, m->from->name);
+                if (cli->json)
+                        (void)print_json(m, "under way", m->from->name, error);
+                return CLI_EXIT_REFUSED;
         case MOVER_UNDECIDED:
                 return undecided(cli, m, error);
         }

@@ -12,9 +12,10 @@
 #include "base/clock.h"
 #include "cli/mover.h"
 
-#define GIVE_UP  (60 * USEC_PER_SEC)
-#define PATIENCE (5 * USEC_PER_SEC) /* for the shims to settle it between themselves */
-#define INTERVAL (100 * USEC_PER_MSEC)
+#define GIVE_UP     (60 * USEC_PER_SEC)
+#define LEAVE_ALONE (10 * USEC_PER_SEC) /* a transfer that nobody said to cancel */
+#define PATIENCE    (5 * USEC_PER_SEC)  /* for the shims to settle it between themselves */
+#define INTERVAL    (100 * USEC_PER_MSEC)
 
 #define HERE  FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE
 #define THERE FERRY__SHIM__V1__OWNER__OWNER_OTHER_SIDE
@@ -120,8 +121,8 @@ static const char *past_verdict(const mover *m, const shim_status *s) {
         return NULL;
 }
 
-/* The source's session is open and the guest is its own. Three looks, at most: cancelled, resumed,
- * finalized. */
+/* The source's session is open and the guest is its own. One look tells it to go on, the next sees
+ * that it does. */
 static bool settle_source(mover *m, const sides *v, bool cancel, mover_place *ret) {
         const char *state = v->source->session->state;
 
@@ -133,7 +134,8 @@ static bool settle_source(mover *m, const sides *v, bool cancel, mover_place *re
         if (cancel || strcmp(state, "Failed") == 0 || strcmp(state, "Cancelled") == 0) {
                 (void)call_cancel(m->source, m->session_id, NULL);
                 finalize(m, m->source, FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL);
-        }
+        } else
+                *ret = MOVER_UNDER_WAY;
         return false;
 }
 
@@ -159,6 +161,7 @@ static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place
         };
         bool settled = false;
 
+        *ret = MOVER_UNDECIDED;
         if (v.destination && is_running(v.destination)) {
                 finish_at_destination(m, &v);
                 *ret = MOVER_AT_DESTINATION;
@@ -177,21 +180,27 @@ static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place
         return settled;
 }
 
+/* For the shims to do what they were told, or to settle it between themselves. */
+static void wait_a_bit(const mover *m) {
+        uint64_t next = now_usec() + INTERVAL;
+
+        while (now_usec() < next)
+                if (rpc_group_wait(m->group, next, NULL) < 0)
+                        return;
+}
+
 mover_place mover_settle(mover *m, bool cancel) {
-        uint64_t start = now_usec();
+        uint64_t start = now_usec(), spent = 0;
         mover_place place = MOVER_UNDECIDED;
 
         rpc_group_set_deaf(m->group, true);
-        while (now_usec() - start < (cancel ? GIVE_UP : GIVE_UP / 6)) {
-                uint64_t next;
-
-                if (try_settle(m, cancel, now_usec() - start > PATIENCE, &place)) {
+        while (spent < GIVE_UP && (place != MOVER_UNDER_WAY || spent < LEAVE_ALONE)) {
+                if (try_settle(m, cancel, spent > PATIENCE, &place)) {
                         mover_take_figures(m);
                         return place;
                 }
-                for (next = now_usec() + INTERVAL; now_usec() < next;)
-                        if (rpc_group_wait(m->group, next, NULL) < 0)
-                                break;
+                wait_a_bit(m);
+                spent = now_usec() - start;
         }
-        return MOVER_UNDECIDED;
+        return place;
 }

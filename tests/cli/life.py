@@ -126,17 +126,43 @@ def test_events(place):
     place.must("stop", "web", root=place.b)
 
 
-def test_a_killed_caller(place):
-    """The transfer needs its caller no more; `ferry settle` closes what was left open."""
-    run(place)
-    mover = place.start("migrate", "web", "--to", place.b, *SLOW)
+def kill_in_the_copy(place, *options):
+    mover = place.start("migrate", "web", "--to", place.b, *options)
     ferry.wait_for("the copy", lambda: is_copying(place))
     mover.kill()
     mover.communicate()
+
+
+def test_a_killed_caller(place):
+    run(place)
+    kill_in_the_copy(place, *SLOW)
     under_way = place.ferry("migrate", "web", "--to", place.b)
     assert under_way.code == 4 and "session already" in under_way.err, under_way
     result = place.ferry("settle", "web", "--to", place.b, "--cancel")
     assert result.code == 5 and "runs at the source" in result.err, result
+    only_at(place, place.a, place.b)
+    place.must("stop", "web")
+
+
+def test_settle_finds_it_moved(place):
+    """The caller dies in the copy, the shims go on: what is left is to close the session."""
+    run(place)
+    kill_in_the_copy(place, "--bandwidth", "256K")
+    ferry.wait_for("the other side", lambda: place.status("web")["vm_state"] == "none")
+    report = place.must("settle", "web", "--to", place.b, "--json").json()
+    assert report["outcome"] == "migrated" and report["blackout_ms"] > 0, report
+    only_at(place, place.b, place.a)
+    place.must("stop", "web", root=place.b)
+
+
+def test_settle_waits_for_its_caller(place):
+    run(place)
+    kill_in_the_copy(place, "--bandwidth", "256K", "--handover", "caller")
+    ferry.wait_for("the load", lambda: place.status("web")["session"]["detail"] == "S_READY")
+    result = place.ferry("settle", "web", "--to", place.b)
+    assert result.code == 4 and "--cancel" in result.err, result
+    result = place.ferry("settle", "web", "--to", place.b, "--cancel")
+    assert result.code == 5, result
     only_at(place, place.a, place.b)
     place.must("stop", "web")
 
@@ -180,6 +206,8 @@ def main():
         ("--timeout", test_timeout),
         ("events", test_events),
         ("a killed caller", test_a_killed_caller),
+        ("settle finds it moved", test_settle_finds_it_moved),
+        ("settle waits for its caller", test_settle_waits_for_its_caller),
         ("a killed destination shim", test_a_killed_destination_shim),
         ("a killed shim", test_a_killed_shim),
     ]

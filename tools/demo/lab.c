@@ -36,12 +36,16 @@ static bool has_namespace(const char *name) {
         return access(path, F_OK) == 0;
 }
 
-static int make_bridge(const char *netns, const char *address, ferry_error *reterr) {
+/* With a hardware address of its own: a bridge takes the lowest of its ports' otherwise, so that it
+ * changes when a guest's tap comes or goes, and the neighbours talk to nobody for a while. */
+static int make_bridge(const char *netns, const char *hardware_address, const char *address,
+                       ferry_error *reterr) {
         int r;
 
         r = IP("-n", netns, "link", "set", "lo", "up");
         if (r == 0)
-                r = IP("-n", netns, "link", "add", "br0", "type", "bridge", "forward_delay", "0");
+                r = IP("-n", netns, "link", "add", "br0", "address", hardware_address, "type",
+                       "bridge", "forward_delay", "0");
         if (r == 0)
                 r = IP("-n", netns, "address", "add", address, "dev", "br0");
         return r < 0 ? r : IP("-n", netns, "link", "set", "br0", "up");
@@ -63,11 +67,11 @@ static int make_network(ferry_error *reterr) {
         for (size_t i = 0; r == 0 && i < ELEMENTS(namespaces); i++)
                 r = IP("netns", "add", namespaces[i]);
         if (r == 0)
-                r = make_bridge("ferry-a", "10.77.0.1/24", reterr);
+                r = make_bridge("ferry-a", "02:fe:10:77:00:01", "10.77.0.1/24", reterr);
         if (r == 0)
-                r = make_bridge("ferry-b", "10.77.0.2/24", reterr);
+                r = make_bridge("ferry-b", "02:fe:10:77:00:02", "10.77.0.2/24", reterr);
         if (r == 0)
-                r = make_bridge(LAB_CLIENT_NETNS, "10.77.0.254/24", reterr);
+                r = make_bridge(LAB_CLIENT_NETNS, "02:fe:10:77:00:fe", "10.77.0.254/24", reterr);
         if (r == 0)
                 r = make_cable("ferry-a", "a0", reterr);
         return r < 0 ? r : make_cable("ferry-b", "b0", reterr);
