@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/* QEMU's part: the copy at the source, the load at the destination, and what the VM says. */
+#include "migration/session-internal.h"
+
+#define PROGRESS_USEC  (100 * USEC_PER_MSEC)
+#define RATE_SPAN_USEC (20 * USEC_PER_MSEC)
+
+/* ---- the copy, at the source ---- */
+
+static uint32_t to_u32(uint64_t value) {
+        return value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+static uint64_t known(uint64_t value) {
+        return value == VM_ABSENT ? 0 : value;
+}
+
+/* QEMU's own figure is that of its last 100 ms, and nothing at all at first. */
+static uint64_t measure_rate(session *s, uint64_t sent) {
+        uint64_t now = now_usec();
+
+        if (s->rate_usec == 0)
+                s->rate_usec = s->began_usec;
+        if (sent > s->rate_sent && now - s->rate_usec >= RATE_SPAN_USEC) {
+                uint64_t sample = (sent - s->rate_sent) * USEC_PER_SEC / (now - s->rate_usec);
+
+                s->rate = s->rate ? (s->rate * 3 + sample * 2) / 5 : sample;
+                s->rate_sent = sent;
+                s->rate_usec = now;
+        }
+        return s->rate;
+}
+
+static void publish_progress(session *s, const vm_migration_info *info) {
+        Progress progress = PROGRESS__INIT;
+        uint64_t rate = measure_rate(s, known(info->ram_transferred));
+        uint64_t remaining = known(info->ram_remaining);
+
+        progress.bytes_total = known(info->ram_total);
+        progress.bytes_sent = known(info->ram_transferred);
+        progress.bytes_remaining = remaining;
+        progress.pass = s->pass;
+        progress.dirty_bytes_per_second = known(info->dirty_bytes_per_second);
+        progress.bytes_per_second = rate;
+        progress.throttle_percentage = to_u32(known(info->throttle_percentage));
+        progress.downtime_limit_ms = s->policy.limit_ms;
+        progress.expected_blackout_ms = rate > 0 ? to_u32(remaining * 1000 / rate) : 0;
+        s->report.bytes = progress.bytes_sent;
+        if (!s->setup_told) /* the first pass's event comes before `active` does */
+                return;
+        session_publish(s, &(notification_entry){
+                                   .phase = PHASE__PHASE_TRANSFER_IN_PROGRESS,
+                                   .state = PHASE_STATE__PHASE_STATE_SUCCESS,
+                                   .has_progress = true,
+                                   .progress = progress,
+                           });
+}
+
+void session_ignore_done(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        if (r < 0 && r != -ECANCELED)
+                log_debug("QEMU: %s", ferry_error_message(error));
+}
+
+static void on_pass_info(ferry_vm *v, int r, const ferry_error *error,
+                         const vm_migration_info *info, void *userdata) {
+        session *s = userdata;
+        uint32_t limit;
+
+        if (r < 0 || s->state != MIG_S_COPYING || s->stopped_usec)
+                return;
+        publish_progress(s, info);
+        if (s->pass < 2)
+                return; /* the event marks a pass's beginning: pass 2's says what pass 1 left */
+        limit = policy_pass_done(&s->policy, s->pass - 1, known(info->ram_remaining));
+        if (limit > 0) {
+                log_info("session %s: pass %u: downtime limit %u ms", s->id, s->pass, limit);
+                (void)vm_set_downtime_limit(v, limit, session_ignore_done, s);
+        }
+}
+
+static void on_progress_info(ferry_vm *v, int r, const ferry_error *error,
+                             const vm_migration_info *info, void *userdata) {
+        session *s = userdata;
+
+        s->query_under_way = false;
+        if (r == 0 && s->state == MIG_S_COPYING && !s->stopped_usec)
+                publish_progress(s, info);
+}
+
+static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        session *s = userdata;
+        ferry_vm *v = sandbox_vm(s->sb);
+
+        if (s->state != MIG_S_COPYING || s->stopped_usec || !v) {
+                s->progress_timer = sd_event_source_disable_unref(s->progress_timer);
+                return 0;
+        }
+        if (!s->query_under_way && vm_query_migrate(v, on_progress_info, s) == 0)
+                s->query_under_way = true;
+        (void)sd_event_source_set_time(source, now_usec() + PROGRESS_USEC);
+        (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        return 0;
+}
+
+void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
+                           const vm_migration_info *info, void *userdata) {
+        session *s = userdata;
+
+        if (r == 0 && session_is_open(s) && info->ram_transferred != VM_ABSENT)
+                s->report.bytes = info->ram_transferred;
+}
+
+static void on_failure_info(ferry_vm *v, int r, const ferry_error *error,
+                            const vm_migration_info *info, void *userdata) {
+        session *s = userdata;
+
+        if (s->state != MIG_S_COPYING && s->state != MIG_D_LOADING)
+                return;
+        session_set_reason(s, FERRY_ABORTED, "QEMU's migration failed%s%s",
+                           r == 0 && info->error_description ? ": " : "",
+                           r == 0 && info->error_description ? info->error_description : "");
+        session_post(s, MIG_EV_TRANSFER_FAILED);
+}
+
+static void on_copy_started(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        session *s = userdata;
+
+        if (r < 0 && r != -ECANCELED && s->state == MIG_S_COPYING) {
+                session_set_reason_from(s, "QEMU did not start the migration", error);
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+        }
+}
+
+void session_start_copy(session *s) {
+        vm_migrate_options options = {
+                .downtime_limit_msec = s->policy.limit_ms,
+                .max_bytes_per_second = s->options.max_bandwidth,
+        };
+        int fd = -EBADF, r;
+
+        r = mig_link_dup(s->link, &fd);
+        if (r == 0)
+                r = vm_migrate_out(sandbox_vm(s->sb), fd, &options, on_copy_started, s);
+        if (r < 0) {
+                session_set_reason(s, FERRY_INTERNAL, "start the migration: %s", strerror(-r));
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+                return;
+        }
+        s->report.setup_usec = now_usec() - s->began_usec;
+        (void)sd_event_add_time_relative(sandbox_event(s->sb), &s->progress_timer, CLOCK_MONOTONIC,
+                                         PROGRESS_USEC, 0, on_progress_timer, s);
+}
+
+static void on_load_started(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        session *s = userdata;
+
+        if (r < 0 && r != -ECANCELED && s->state == MIG_D_LOADING) {
+                session_set_reason_from(s, "QEMU did not take the migration", error);
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+        }
+}
+
+void session_start_load(session *s) {
+        int fd = -EBADF, r;
+
+        r = mig_link_dup(s->link, &fd);
+        if (r == 0)
+                r = vm_migrate_in(sandbox_vm(s->sb), fd, on_load_started, s);
+        if (r < 0) {
+                session_set_reason(s, FERRY_INTERNAL, "take the migration: %s", strerror(-r));
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+                return;
+        }
+        s->report.setup_usec = now_usec() - s->began_usec;
+        session_publish_phase(s, PHASE__PHASE_SETUP_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+}
+
+/* ---- what the VM says ---- */
+
+void session_vm_stopped(session *s, uint64_t usec) {
+        if (s->state != MIG_S_COPYING || s->stopped_usec)
+                return;
+        s->stopped_usec = usec;
+        s->stopped_wall_usec = wall_usec() - (now_usec() - usec);
+        s->report.copy_usec = usec - s->began_usec;
+        s->report.passes = s->pass;
+        session_publish_phase(s, PHASE__PHASE_BLACKOUT_STARTED, PHASE_STATE__PHASE_STATE_SUCCESS);
+}
+
+void session_vm_resumed(session *s, uint64_t usec) {
+        if (s->state == MIG_D_OWNER && s->resumed_usec == 0)
+                s->resumed_usec = usec;
+}
+
+void session_vm_reset(session *s) {
+        if (s->state != MIG_S_GREETING && s->state != MIG_S_COPYING)
+                return;
+        s->guest_initiated = true;
+        session_set_reason(s, FERRY_ABORTED, "the guest was reset during the transfer");
+        session_post(s, MIG_EV_TRANSFER_FAILED);
+}
+
+/* The migration's own failure may come before QEMU's end: this is the cause of both. */
+void session_vm_shutdown(session *s) {
+        if (mig_lookup(s->state, MIG_EV_QEMU_GONE)->verdict == MIG_ILLEGAL)
+                return;
+        s->guest_initiated = true;
+        session_set_reason(s, FERRY_ABORTED, "the guest powered off during the migration");
+}
+
+void session_vm_pass(session *s, uint64_t pass, uint64_t usec) {
+        if (s->state != MIG_S_COPYING || s->stopped_usec)
+                return; /* the blackout's own sync is no pass */
+        s->pass = to_u32(pass);
+        (void)vm_query_migrate(sandbox_vm(s->sb), on_pass_info, s);
+}
+
+static void ask_why_it_failed(session *s) {
+        if (vm_query_migrate(sandbox_vm(s->sb), on_failure_info, s) < 0) {
+                session_set_reason(s, FERRY_ABORTED, "QEMU's migration failed");
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+        }
+}
+
+void session_vm_migration(session *s, vm_migration_status status, uint64_t usec) {
+        bool rolling_back = s->state == MIG_S_CANCELLING || s->state == MIG_S_RECOVERING ||
+                            s->state == MIG_S_RESUMING;
+
+        switch (status) {
+        case VM_MIGRATION_ACTIVE:
+                if (s->state == MIG_S_COPYING && !s->setup_told) {
+                        s->setup_told = true;
+                        session_publish_phase(s, PHASE__PHASE_SETUP_DONE,
+                                              PHASE_STATE__PHASE_STATE_SUCCESS);
+                }
+                break;
+        case VM_MIGRATION_COMPLETED:
+                s->completed_usec = usec;
+                if (s->state == MIG_S_COPYING)
+                        session_post(s, MIG_EV_COMPLETED);
+                else if (s->state == MIG_D_LOADING)
+                        session_post(s, MIG_EV_LOADED);
+                else if (rolling_back)
+                        session_cancel_is_over(s);
+                break;
+        case VM_MIGRATION_FAILED:
+                if (s->state == MIG_S_COPYING || s->state == MIG_D_LOADING)
+                        ask_why_it_failed(s);
+                else if (rolling_back)
+                        session_cancel_is_over(s);
+                break;
+        case VM_MIGRATION_CANCELLED:
+                if (s->state == MIG_S_COPYING) {
+                        session_set_reason(s, FERRY_CANCELLED, "QEMU's migration was cancelled");
+                        session_post(s, MIG_EV_TRANSFER_FAILED);
+                } else if (rolling_back)
+                        session_cancel_is_over(s);
+                break;
+        case VM_MIGRATION_NONE:
+        case VM_MIGRATION_SETUP:
+        case VM_MIGRATION_CANCELLING:
+        case VM_MIGRATION_POSTCOPY_ACTIVE:
+        case VM_MIGRATION_POSTCOPY_PAUSED:
+        case VM_MIGRATION_POSTCOPY_RECOVER_SETUP:
+        case VM_MIGRATION_POSTCOPY_RECOVER:
+        case VM_MIGRATION_COLO:
+        case VM_MIGRATION_PRE_SWITCHOVER:
+        case VM_MIGRATION_DEVICE:
+        case VM_MIGRATION_WAIT_UNPLUG:
+        case VM_MIGRATION_UNKNOWN:
+        case _VM_MIGRATION_STATUS_MAX:
+                break;
+        }
+}
+
+void session_vm_gone(session *s, bool by_guest, const char *reason) {
+        if (mig_lookup(s->state, MIG_EV_QEMU_GONE)->verdict == MIG_ILLEGAL)
+                return;
+        if (by_guest)
+                session_vm_shutdown(s);
+        else
+                session_set_reason(s, FERRY_UNAVAILABLE, "QEMU has ended: %s", reason);
+        session_post(s, MIG_EV_QEMU_GONE);
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT */
+/* The shims' messages, and who may run the guest (docs/handover.md). */
+#include "migration/session-internal.h"
+
+#define CONT_RETRIES 10
+
+/* ---- messages ---- */
+
+static int send_message(session *s, mig_message *message) {
+        if (!s->link || !s->link_is_ours)
+                return -ENOTCONN;
+        return mig_link_send(s->link, message);
+}
+
+void session_say_offer(session *s) {
+        Ferry__Handover__V1__Offer offer = FERRY__HANDOVER__V1__OFFER__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER;
+        m.offer = &offer;
+        (void)send_message(s, &m);
+}
+
+void session_say_ready(session *s) {
+        Ferry__Handover__V1__Ready ready = FERRY__HANDOVER__V1__READY__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_READY;
+        m.ready = &ready;
+        (void)send_message(s, &m);
+}
+
+void session_say_want(session *s) {
+        Ferry__Handover__V1__Want want = FERRY__HANDOVER__V1__WANT__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_WANT;
+        m.want = &want;
+        (void)send_message(s, &m);
+}
+
+static void own_record(const session *s, char text[JOURNAL_RECORD_MAX], ProtobufCBinaryData *ret) {
+        const journal_session *js = journal_current(s->journal);
+
+        *ret = (ProtobufCBinaryData){ .len = 0 };
+        if (js && journal_record(js, text) == 0)
+                *ret = (ProtobufCBinaryData){ strlen(text), (uint8_t *)text };
+}
+
+void session_say_go(session *s) {
+        Ferry__Handover__V1__Go go = FERRY__HANDOVER__V1__GO__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        char text[JOURNAL_RECORD_MAX];
+
+        own_record(s, text, &go.record);
+        go.stopped_for_usec = s->stopped_usec ? now_usec() - s->stopped_usec : 0;
+        go.round_trip_usec = s->round_trip_usec;
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_GO;
+        m.go = &go;
+        (void)send_message(s, &m);
+}
+
+void session_say_running(session *s) {
+        Ferry__Handover__V1__Running running = FERRY__HANDOVER__V1__RUNNING__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        char text[JOURNAL_RECORD_MAX];
+
+        own_record(s, text, &running.record);
+        running.blackout_usec = s->report.blackout_usec;
+        running.resume_usec = s->report.resume_usec;
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_RUNNING;
+        m.running = &running;
+        (void)send_message(s, &m);
+}
+
+void session_say_declined(session *s) {
+        Ferry__Handover__V1__Declined declined = FERRY__HANDOVER__V1__DECLINED__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        char text[JOURNAL_RECORD_MAX];
+
+        own_record(s, text, &declined.record);
+        declined.reason = s->reason ? s->reason : "";
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_DECLINED;
+        m.declined = &declined;
+        (void)send_message(s, &m);
+}
+
+void session_say_refused(session *s) {
+        Ferry__Handover__V1__Refused refused = FERRY__HANDOVER__V1__REFUSED__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        refused.reason = s->reason ? s->reason : "the source was resumed";
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_REFUSED;
+        m.refused = &refused;
+        (void)send_message(s, &m);
+}
+
+void session_say_lost(session *s) {
+        Ferry__Handover__V1__Lost lost = FERRY__HANDOVER__V1__LOST__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        lost.reason = s->reason ? s->reason : "";
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_LOST;
+        m.lost = &lost;
+        (void)send_message(s, &m);
+}
+
+/* The reason of another host, for people: capped and one line (the log cleans it). */
+static void peer_reason(session *s, const char *what, const char *text) {
+        session_set_reason(s, FERRY_ABORTED, "%s%s%.200s", what, *text ? ": " : "", text);
+}
+
+static void receive_running(session *s, const Ferry__Handover__V1__Running *running) {
+        uint64_t day = 86400 * USEC_PER_SEC;
+
+        if (s->state == MIG_S_HANDED && s->report.blackout_usec == 0) {
+                if (running->blackout_usec < day)
+                        s->report.blackout_usec = running->blackout_usec;
+                if (running->resume_usec < day)
+                        s->report.resume_usec = running->resume_usec;
+        }
+        session_post(s, MIG_EV_RUNNING);
+}
+
+static void receive_go(session *s, const Ferry__Handover__V1__Go *go) {
+        uint64_t day = 86400 * USEC_PER_SEC;
+
+        if (s->go_usec == 0) {
+                s->go_usec = now_usec();
+                if (go->stopped_for_usec < day && go->round_trip_usec < day)
+                        s->stopped_for_usec = go->stopped_for_usec + go->round_trip_usec / 2;
+                s->stopped_wall_usec = wall_usec() - s->stopped_for_usec;
+        }
+        session_post(s, MIG_EV_GO);
+}
+
+static void on_message(const mig_message *m, void *userdata) {
+        session *s = userdata;
+
+        switch ((int)m->kind_case) {
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER:
+                session_post(s, MIG_EV_OFFER);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_READY:
+                session_post(s, MIG_EV_READY);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_WANT:
+                session_post(s, MIG_EV_WANT);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_GO:
+                receive_go(s, m->go);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_RUNNING:
+                receive_running(s, m->running);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_DECLINED:
+                peer_reason(s, "the destination gave its copy up", m->declined->reason);
+                session_post(s, MIG_EV_DECLINED);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_REFUSED:
+                peer_reason(s, "the source runs the sandbox again", m->refused->reason);
+                s->refused = true;
+                session_post(s, MIG_EV_REFUSED);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_LOST:
+                log_error("session %s: the destination has lost its copy: %.200s", s->id,
+                          m->lost->reason);
+                session_post(s, MIG_EV_LOST);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_HELLO:
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_PROOF:
+        case FERRY__HANDOVER__V1__MESSAGE__KIND__NOT_SET:
+        default:
+                log_warning("session %s: a message of an unknown kind was ignored", s->id);
+        }
+}
+
+static void on_greeted(void *userdata) {
+        session_post(userdata, MIG_EV_GREETED);
+}
+
+static void on_broken(const char *reason, void *userdata) {
+        session *s = userdata;
+        mig_owner owner = mig_state_get(s->state)->owner;
+        bool settled = mig_lookup(s->state, MIG_EV_LINK_LOST)->verdict == MIG_ILLEGAL;
+
+        if (!settled && !(s->state == MIG_S_HANDED || owner == MIG_OWNER_UNKNOWN))
+                session_set_reason(s, FERRY_UNAVAILABLE, "%s", reason);
+        else
+                log_info("session %s: %s", s->id, reason);
+        session_post(s, MIG_EV_LINK_LOST);
+}
+
+const mig_link_handlers session_link_handlers = {
+        .on_greeted = on_greeted,
+        .on_message = on_message,
+        .on_broken = on_broken,
+};
+
+/* No message is lost by it: what was sent goes out before the end of the stream does. */
+void session_close_link(session *s) {
+        if (!s->link)
+                return;
+        if (!s->link_is_ours)
+                mig_link_shutdown(s->link); /* QEMU and the peer notice at once */
+        s->link = mig_link_free(s->link);
+        s->link_is_ours = false;
+}
+
+/* ---- handover ---- */
+
+void session_hand_over(session *s) {
+        uint64_t begin = now_usec();
+        int r;
+
+        session_stop_timer(s);
+        r = journal_set(s->journal, JOURNAL_HANDED, true);
+        if (r < 0) {
+                session_set_reason(s, FERRY_INTERNAL, "journal: %s", strerror(-r));
+                session_post(s, MIG_EV_JOURNAL_FAILED);
+                return;
+        }
+        s->report.journal_sync_usec = now_usec() - begin;
+        session_say_go(s);
+}
+
+static void try_cont(session *s);
+
+static int on_cont_retry(sd_event_source *source, uint64_t usec, void *userdata) {
+        session *s = userdata;
+
+        s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
+        if (s->state == MIG_D_OWNER)
+                try_cont(s);
+        return 0;
+}
+
+static void on_continued(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        session *s = userdata;
+
+        if (s->state != MIG_D_OWNER)
+                return;
+        if (r == 0) {
+                session_post(s, MIG_EV_CONTINUED);
+                return;
+        }
+        /* gone: on_exit says so. Refused (a lock that the source still holds?), or not known (a
+         * time-out: then cont on a running guest is a success): again. Only an explicit refusal
+         * is ever final. */
+        if (r == -ENOTCONN || r == -ECANCELED)
+                return;
+        log_warning("session %s: cont: %s", s->id, ferry_error_message(error));
+        if (r == -EREMOTEIO && ++s->n_cont_tries > CONT_RETRIES) {
+                session_set_reason_from(s, "QEMU refuses to run the guest", error);
+                session_post(s, MIG_EV_CONT_REFUSED);
+                return;
+        }
+        if (sd_event_add_time_relative(sandbox_event(s->sb), &s->retry_timer, CLOCK_MONOTONIC,
+                                       CONT_RETRY_USEC, 0, on_cont_retry, s) < 0)
+                log_error("session %s: no timer for another cont", s->id);
+}
+
+static void try_cont(session *s) {
+        ferry_vm *v = sandbox_vm(s->sb);
+
+        if (v && vm_cont(v, on_continued, s) < 0)
+                log_error("session %s: cont could not be sent", s->id);
+}
+
+void session_take_over(session *s) {
+        int r = journal_set(s->journal, JOURNAL_OWNER, false);
+
+        if (r < 0) {
+                session_set_reason(s, FERRY_INTERNAL, "journal: %s", strerror(-r));
+                session_post(s, MIG_EV_JOURNAL_FAILED);
+                return;
+        }
+        s->n_cont_tries = 0;
+        try_cont(s);
+}
+
+void session_confirm(session *s) {
+        uint64_t resumed = s->resumed_usec ? s->resumed_usec : now_usec();
+        int r;
+
+        r = journal_set(s->journal, JOURNAL_RUNNING, true);
+        if (r < 0)
+                log_error("session %s: journal: %s", s->id, strerror(-r));
+        if (s->go_usec) {
+                s->report.resume_usec = resumed - s->go_usec;
+                s->report.blackout_usec = s->stopped_for_usec + s->report.resume_usec;
+                s->report.total_usec = resumed - s->began_usec;
+        }
+        if (r == 0)
+                session_say_running(s);
+        (void)vm_announce_self(sandbox_vm(s->sb), ANNOUNCE_ROUNDS, session_ignore_done, s);
+        session_publish_blackout(s);
+        if (s->options.handover == HANDOVER__HANDOVER_DIRECT)
+                session_publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+}
+
+void session_on_discarded(int r, const ferry_error *error, void *userdata) {
+        session_post(userdata, MIG_EV_DISCARDED);
+}
+
+void session_release(session *s) {
+        int r = journal_set(s->journal, JOURNAL_DONE, true);
+
+        if (r < 0) /* handed is as good: it stays stopped either way */
+                log_error("session %s: journal: %s", s->id, strerror(-r));
+        s->report.total_usec = now_usec() - s->began_usec;
+        session_publish_blackout(s);
+        if (s->options.handover == HANDOVER__HANDOVER_DIRECT)
+                session_publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+        r = sandbox_release_vm(s->sb, session_on_discarded, s);
+        if (r < 0)
+                log_error("session %s: quit QEMU: %s", s->id, strerror(-r));
+}
+
+void session_discard(session *s) {
+        int r;
+
+        session_stop_timer(s);
+        r = journal_set(s->journal, JOURNAL_DECLINED, true);
+        if (r < 0)
+                log_error("session %s: journal: %s", s->id, strerror(-r));
+        if (s->state == MIG_D_CANCELLING && !s->reason)
+                session_set_reason(s, FERRY_CANCELLED, "cancelled");
+        if (!s->link_is_ours)
+                session_close_link(s);
+        r = sandbox_discard_vm(s->sb, session_on_discarded, s);
+        if (r < 0) {
+                log_error("session %s: kill QEMU: %s", s->id, strerror(-r));
+                if (r != -EBUSY)
+                        session_post(s, MIG_EV_DISCARDED);
+        }
+}

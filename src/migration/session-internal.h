@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The session's inside, for session*.c alone: one object, a file a concern. */
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migration/link.h"
+#include "migration/options.h"
+#include "migration/policy.h"
+#include "migration/session.h"
+#include "migration/state.h"
+
+#define CONT_RETRY_USEC (20 * USEC_PER_MSEC)
+#define ANNOUNCE_ROUNDS 5
+#define QUEUE_MAX       32
+#define WAITERS_MAX     64
+
+typedef struct waiter {
+        mig_event rpc;
+        session_reply reply;
+        void *userdata;
+        uint64_t deadline_usec; /* USEC_INFINITY: none */
+} waiter;
+
+struct session {
+        sandbox *sb;
+        journal *journal;
+
+        mig_state state;
+        mig_event queue[QUEUE_MAX];
+        size_t n_queue;
+        bool stepping;
+
+        char id[JOURNAL_SESSION_ID_MAX + 1];
+        uint8_t secret[DIGEST_SIZE], state_digest[DIGEST_SIZE];
+        migration_options options;
+        InitializeOptions *options_message; /* the source's, that both sides go by */
+        migration_state *imported;
+        uint8_t *exported;
+        size_t n_exported;
+
+        mig_link *link;
+        bool link_is_ours; /* QEMU is done with it: messages may go over it */
+
+        notifications *notifications;
+        policy policy;
+        waiter waiters[WAITERS_MAX];
+        size_t n_waiters;
+
+        sd_event_source *timer; /* the one that the state has: socket, greeting, READY... */
+        mig_event timer_event;
+        sd_event_source *progress_timer;
+        sd_event_source *waiter_timer;
+        sd_event_source *retry_timer;
+        unsigned n_cont_tries;
+
+        char *reason; /* why it failed or was given up */
+        int code;
+        bool guest_initiated;
+        bool refused;       /* the source told us that it runs the sandbox again */
+        bool setup_told;    /* SETUP_DONE was published, by the source */
+        bool failed_told;   /* FAILED was published */
+        bool recovery_told; /* RECOVERY_DONE was */
+
+        /* times: CLOCK_MONOTONIC */
+        uint64_t began_usec, stopped_usec, completed_usec, offered_usec, round_trip_usec;
+        uint64_t go_usec, stopped_for_usec, resumed_usec;
+        uint64_t stopped_wall_usec;
+        uint32_t pass;
+        bool query_under_way;
+        uint64_t rate, rate_sent, rate_usec; /* bytes per second, and the last sample's ends */
+        session_report report;
+
+        session_reply retire_reply;
+        void *retire_userdata;
+};
+
+static inline bool session_is_source(const session *s) {
+        return mig_state_get(s->state)->side == MIG_SIDE_SOURCE;
+}
+
+/* prepare_memory_transfer_mode stretches every limit. */
+static inline uint64_t session_limit_usec(const session *s, uint64_t usec) {
+        return s->options.slow_move ? usec * MIGRATION_SLOW_FACTOR : usec;
+}
+
+/* session.c */
+void session_stop_timer(session *s);
+void session_start_timer(session *s, uint64_t usec, mig_event event);
+void session_post(session *s, mig_event event);
+
+/* session-notify.c */
+void session_set_reason(session *s, ferry_code code, const char *format, ...) _printf_(3, 4);
+void session_set_reason_from(session *s, const char *what, const ferry_error *error);
+void session_publish(session *s, notification_entry *entry);
+void session_publish_phase(session *s, Phase phase, PhaseState state);
+void session_publish_blackout(session *s);
+void session_publish_failure(session *s);
+void session_publish_cancelled(session *s);
+void session_publish_recovery(session *s);
+
+/* session-calls.c */
+void session_complete(session *s, size_t i, int r, const ferry_error *error);
+void session_complete_all_of(session *s, mig_event rpc, int r, const ferry_error *error);
+void session_complete_all_with_reason(session *s);
+void session_retry_waiters(session *s);
+void session_call(session *s, mig_event rpc, session_reply reply, void *userdata);
+void session_begin(session *s, const char *id, const migration_options *options);
+
+/* session-prepare.c */
+void session_start_export(session *s);
+void session_start_qemu(session *s);
+
+/* session-copy.c */
+void session_ignore_done(ferry_vm *v, int r, const ferry_error *error, void *userdata);
+void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
+                           const vm_migration_info *info, void *userdata);
+void session_start_copy(session *s);
+void session_start_load(session *s);
+
+/* session-handover.c */
+void session_say_offer(session *s);
+void session_say_ready(session *s);
+void session_say_want(session *s);
+void session_say_go(session *s);
+void session_say_running(session *s);
+void session_say_declined(session *s);
+void session_say_refused(session *s);
+void session_say_lost(session *s);
+extern const mig_link_handlers session_link_handlers;
+void session_close_link(session *s);
+void session_hand_over(session *s);
+void session_take_over(session *s);
+void session_confirm(session *s);
+void session_on_discarded(int r, const ferry_error *error, void *userdata);
+void session_release(session *s);
+void session_discard(session *s);
+
+/* session-rollback.c */
+bool session_is_rolling_back(const session *s);
+void session_cancel_is_over(session *s);
+void session_roll_back(session *s);
+
+/* session-recover.c */
+void session_retire_if_settled(session *s);

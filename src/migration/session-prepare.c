@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* What is exported, and the QEMU that takes it. */
+#include "migration/session-internal.h"
+
+/* ---- export and prepare ---- */
+
+static void export_failed(session *s, int r, const ferry_error *error) {
+        session_complete_all_of(s, MIG_RPC_EXPORT, r, error);
+        session_post(s, MIG_EV_EXPORT_FAILED);
+}
+
+static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const vm_facts *facts,
+                            void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+
+        if (s->state != MIG_S_EXPORTING)
+                return;
+        if (r < 0) {
+                export_failed(s, r, error);
+                return;
+        }
+        r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v), facts,
+                                   s->options_message, &s->exported, &s->n_exported,
+                                   s->state_digest, &own);
+        if (r == 0) {
+                r = journal_begin(s->journal, s->id, true,
+                                  s->options.handover == HANDOVER__HANDOVER_DIRECT, s->secret);
+                if (r < 0)
+                        ferry_error_set_errno(&own, r, "journal");
+        }
+        if (r < 0) {
+                export_failed(s, r, &own);
+                return;
+        }
+        session_complete_all_of(s, MIG_RPC_EXPORT, 0, NULL);
+        session_post(s, MIG_EV_EXPORTED);
+}
+
+static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
+                                const vm_migration_info *info, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+
+        if (s->state != MIG_S_EXPORTING)
+                return;
+        if (r < 0) {
+                export_failed(s, r, error);
+                return;
+        }
+        if (info->n_blocked_reasons > 0) {
+                r = ferry_error_set(&own, FERRY_FAILED_PRECONDITION, -EREMOTEIO,
+                                    "this VM cannot migrate: %s%s", info->blocked_reasons[0],
+                                    info->n_blocked_reasons > 1 ? " (and more)" : "");
+                export_failed(s, r, &own);
+                return;
+        }
+        r = vm_query_facts(v, on_export_facts, s);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "ask QEMU what it runs");
+                export_failed(s, r, &own);
+        }
+}
+
+void session_start_export(session *s) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        int r = random_bytes(s->secret, sizeof(s->secret));
+
+        if (r == 0)
+                r = vm_query_migrate(sandbox_vm(s->sb), on_export_migration, s);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "export");
+                export_failed(s, r, &own);
+        }
+}
+
+static void on_prepare_discarded(int r, const ferry_error *error, void *userdata) {
+        session *s = userdata;
+
+        /* a Cancel that came meanwhile waits for the same end of QEMU */
+        session_post(s, s->state == MIG_D_PREPARING ? MIG_EV_PREPARE_FAILED : MIG_EV_DISCARDED);
+}
+
+static void on_prepare_facts(ferry_vm *v, int r, const ferry_error *error, const vm_facts *facts,
+                             void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+
+        if (s->state != MIG_D_PREPARING)
+                return;
+        if (r == 0)
+                r = migration_state_check_facts(s->imported, facts, &own);
+        else
+                ferry_error_set(&own, error->code, r, "%s", ferry_error_message(error));
+        if (r == 0) {
+                session_complete_all_of(s, MIG_RPC_PREPARE, 0, NULL);
+                session_post(s, MIG_EV_PREPARED);
+                return;
+        }
+        session_complete_all_of(s, MIG_RPC_PREPARE, r, &own);
+        if (sandbox_discard_vm(s->sb, on_prepare_discarded, s) < 0)
+                session_post(s, MIG_EV_PREPARE_FAILED);
+}
+
+static void on_incoming(int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+
+        if (s->state != MIG_D_PREPARING)
+                return;
+        if (r == 0) {
+                r = vm_query_facts(sandbox_vm(s->sb), on_prepare_facts, s);
+                if (r == 0)
+                        return;
+                ferry_error_set_errno(&own, r, "ask QEMU what it runs");
+                error = &own;
+        }
+        session_complete_all_of(s, MIG_RPC_PREPARE, r, error);
+        if (sandbox_vm(s->sb) && sandbox_discard_vm(s->sb, on_prepare_discarded, s) == 0)
+                return;
+        session_post(s, MIG_EV_PREPARE_FAILED);
+}
+
+void session_start_qemu(session *s) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        int r = sandbox_start_incoming(s->sb, s->imported->config, on_incoming, s, &own);
+
+        if (r < 0) {
+                session_complete_all_of(s, MIG_RPC_PREPARE, r, &own);
+                session_post(s, MIG_EV_PREPARE_FAILED);
+        }
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/* The way back at the source: the migration ends, the journal says so, the guest runs. */
+#include "migration/session-internal.h"
+
+#define CANCEL_WAIT_USEC (10 * USEC_PER_SEC)
+#define ROLLBACK_RETRIES 100
+
+/* ---- rollback, at the source ---- */
+
+static void rollback_failed(session *s, const char *what, const ferry_error *error) {
+        if (s->code == FERRY_CANCELLED) { /* that is what was asked for, not what went wrong */
+                free(s->reason);
+                s->reason = NULL;
+        }
+        session_set_reason_from(s, what, error);
+        session_post(s, MIG_EV_ROLLBACK_FAILED);
+}
+
+bool session_is_rolling_back(const session *s) {
+        return s->state == MIG_S_CANCELLING || s->state == MIG_S_RECOVERING ||
+               s->state == MIG_S_RESUMING;
+}
+
+static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *userdata);
+
+static int on_rollback_retry(sd_event_source *source, uint64_t usec, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+        int r;
+
+        s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
+        if (!session_is_rolling_back(s) || !sandbox_vm(s->sb))
+                return 0;
+        r = vm_cont(sandbox_vm(s->sb), on_rolled_back, s);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "cont");
+                rollback_failed(s, "resume the guest", &own);
+        }
+        return 0;
+}
+
+static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        session *s = userdata;
+
+        if (r == -ECANCELED || !session_is_rolling_back(s))
+                return;
+        /* QEMU says `completed` a moment before it takes a cont ("Migration is not finalized yet")
+         */
+        if (r == -EREMOTEIO && ++s->n_cont_tries <= ROLLBACK_RETRIES &&
+            sd_event_add_time_relative(sandbox_event(s->sb), &s->retry_timer, CLOCK_MONOTONIC,
+                                       CONT_RETRY_USEC, 0, on_rollback_retry, s) >= 0) {
+                log_info("session %s: cont: %s; again", s->id, ferry_error_message(error));
+                return;
+        }
+        if (r < 0) {
+                rollback_failed(s, "resume the guest", error);
+                return;
+        }
+        (void)vm_announce_self(v, ANNOUNCE_ROUNDS, session_ignore_done, s);
+        session_post(s, MIG_EV_RAN_AGAIN);
+}
+
+static void on_rollback_status(ferry_vm *v, int r, const ferry_error *error,
+                               const vm_status *status, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+
+        if (r == -ECANCELED || !session_is_rolling_back(s))
+                return;
+        if (r < 0) {
+                rollback_failed(s, "ask QEMU for its status", error);
+                return;
+        }
+        if (status->running) {
+                session_post(s, MIG_EV_RAN_AGAIN);
+                return;
+        }
+        /* the copy at the destination is stale from here on: that comes first */
+        r = journal_set(s->journal, JOURNAL_RAN_AGAIN, true);
+        if (r == 0)
+                r = vm_cont(v, on_rolled_back, s);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "journal or cont");
+                rollback_failed(s, "resume the guest", &own);
+        }
+}
+
+static void query_rollback_status(session *s) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        int r = vm_query_status(sandbox_vm(s->sb), on_rollback_status, s);
+
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "query-status");
+                rollback_failed(s, "ask QEMU for its status", &own);
+        }
+}
+
+void session_cancel_is_over(session *s) {
+        if (s->timer_event == MIG_EV_ROLLBACK_FAILED && s->timer) {
+                session_stop_timer(s);
+                query_rollback_status(s);
+        }
+}
+
+static void on_rollback_migration(ferry_vm *v, int r, const ferry_error *error,
+                                  const vm_migration_info *info, void *userdata) {
+        session *s = userdata;
+
+        if (r == -ECANCELED || !session_is_rolling_back(s))
+                return;
+        if (r < 0) {
+                rollback_failed(s, "ask QEMU for the migration", error);
+                return;
+        }
+        switch (info->status) {
+        case VM_MIGRATION_NONE:
+        case VM_MIGRATION_CANCELLED:
+        case VM_MIGRATION_COMPLETED:
+        case VM_MIGRATION_FAILED:
+                query_rollback_status(s);
+                break;
+        case VM_MIGRATION_SETUP:
+        case VM_MIGRATION_CANCELLING:
+        case VM_MIGRATION_ACTIVE:
+        case VM_MIGRATION_POSTCOPY_ACTIVE:
+        case VM_MIGRATION_POSTCOPY_PAUSED:
+        case VM_MIGRATION_POSTCOPY_RECOVER_SETUP:
+        case VM_MIGRATION_POSTCOPY_RECOVER:
+        case VM_MIGRATION_COLO:
+        case VM_MIGRATION_PRE_SWITCHOVER:
+        case VM_MIGRATION_DEVICE:
+        case VM_MIGRATION_WAIT_UNPLUG:
+        case VM_MIGRATION_UNKNOWN:
+        case _VM_MIGRATION_STATUS_MAX:
+                /* on_migration says when it is over */
+                session_start_timer(s, CANCEL_WAIT_USEC, MIG_EV_ROLLBACK_FAILED);
+                (void)vm_migrate_cancel(v, session_ignore_done, s);
+        }
+}
+
+void session_roll_back(session *s) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        ferry_vm *v = sandbox_vm(s->sb);
+        int r;
+
+        session_stop_timer(s);
+        s->n_cont_tries = 0;
+        if (s->link_is_ours)
+                session_say_refused(s);
+        if (!v) {
+                session_post(s, MIG_EV_RAN_AGAIN); /* nothing is left to run */
+                return;
+        }
+        r = vm_query_migrate(v, on_rollback_migration, s);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "query-migrate");
+                rollback_failed(s, "ask QEMU for the migration", &own);
+        }
+}
