@@ -52,6 +52,7 @@ static cli_exit migrate(const cli_context *cli, mover *m, InitializeOptions *opt
         if (error->code == FERRY_CANCELLED)
                 fprintf(stderr, "ferry: cancelling; the sandbox will go on at the source\n");
         place = mover_settle(m, true);
+        view_end(&v, m);
         return outcome_after_failure(cli, m, place, error);
 }
 

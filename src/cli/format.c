@@ -22,6 +22,22 @@ const char *format_bytes(uint64_t bytes, char buffer[static FORMAT_MAX]) {
         return buffer;
 }
 
+const char *format_bytes_short(uint64_t bytes, char buffer[static FORMAT_MAX]) {
+        static const char units[] = "KMGTPE";
+        double value = (double)bytes / 1024;
+        size_t unit = 0;
+
+        if (bytes < 1024) {
+                snprintf(buffer, FORMAT_MAX, "%u", (unsigned)bytes);
+                return buffer;
+        }
+        for (; value >= 1023.5 && unit < 5; unit++)
+                value /= 1024;
+        snprintf(buffer, FORMAT_MAX, "%.*f%c", unit >= 2 && value < 9.95 ? 1 : 0, value,
+                 units[unit]);
+        return buffer;
+}
+
 const char *format_duration(uint64_t usec, char buffer[static FORMAT_MAX]) {
         uint64_t seconds = usec / USEC_PER_SEC, minutes = seconds / 60, hours = minutes / 60;
         unsigned long long big, small;

@@ -10,6 +10,7 @@
 #include "cli/format.h"
 
 #define BAR_WIDTH 20U
+#define WIDE      130U
 
 static progress_outcome outcome_of(const Notification *n) {
         switch (n->phase) {
@@ -149,22 +150,48 @@ static void append_figures(const progress *p, char *buffer, size_t *used) {
         if (p->has_blackout)
                 append(buffer, used, "  blackout %s", format_duration(p->blackout_usec, text));
         else if (p->expected_blackout_ms > 0)
-                append(buffer, used, "  blackout ~%u ms", p->expected_blackout_ms);
+                append(buffer, used, "  blackout ~%s",
+                       format_duration(p->expected_blackout_ms * USEC_PER_MSEC, text));
         if (p->throttle > 0)
                 append(buffer, used, "  throttle %u%%", p->throttle);
 }
 
+/* All of it within 80 columns, as long as the figures have three digits. */
+static void append_short_figures(const progress *p, char *buffer, size_t *used) {
+        char text[FORMAT_MAX];
+
+        if (p->pass > 0)
+                append(buffer, used, " pass %u", p->pass);
+        if (p->total == 0)
+                return;
+        append(buffer, used, " %s sent", format_bytes_short(p->sent, text));
+        append(buffer, used, " %s left", format_bytes_short(p->remaining, text));
+        append(buffer, used, " %s/s", format_bytes_short(p->rate, text));
+        append(buffer, used, " dirty %s/s", format_bytes_short(p->dirty_rate, text));
+        if (p->has_blackout)
+                append(buffer, used, " %s", format_duration(p->blackout_usec, text));
+        else if (p->expected_blackout_ms > 0)
+                append(buffer, used, " ~%s",
+                       format_duration(p->expected_blackout_ms * USEC_PER_MSEC, text));
+}
+
 void progress_format_bar(const progress *p, unsigned permille, size_t width,
                          char buffer[static PROGRESS_LINE_MAX]) {
-        unsigned filled = (permille > 1000 ? 1000 : permille) * BAR_WIDTH / 1000;
+        bool is_wide = width == 0 || width >= WIDE;
+        unsigned n_bar = is_wide ? BAR_WIDTH : BAR_WIDTH / 2;
+        unsigned filled = (permille > 1000 ? 1000 : permille) * n_bar / 1000;
         char bar[BAR_WIDTH + 1];
         size_t used = 0;
 
-        for (unsigned i = 0; i < BAR_WIDTH; i++)
+        for (unsigned i = 0; i < n_bar; i++)
                 bar[i] = i < filled ? '#' : '-';
-        bar[BAR_WIDTH] = '\0';
-        append(buffer, &used, "%-14s [%s] %3u%%", progress_phase_text(p), bar, permille / 10);
-        append_figures(p, buffer, &used);
+        bar[n_bar] = '\0';
+        append(buffer, &used, "%-*s [%s] %3u%%", is_wide ? 14 : 0, progress_phase_text(p), bar,
+               permille / 10);
+        if (is_wide)
+                append_figures(p, buffer, &used);
+        else
+                append_short_figures(p, buffer, &used);
         if (width > 0 && used >= width)
                 buffer[width - 1] = '\0'; /* the last column would wrap on some terminals */
 }

@@ -30,6 +30,25 @@ static void test_bytes(void **state) {
                 assert_string_equal(format_bytes(cases[i].bytes, buffer), cases[i].text);
 }
 
+static void test_short_bytes(void **state) {
+        static const struct {
+                uint64_t bytes;
+                const char *text;
+        } cases[] = {
+                { 0, "0" },
+                { 1023, "1023" },
+                { 1024, "1K" },
+                { 1024 * 1024 - 1, "1M" },
+                { 72456789, "69M" },
+                { 1610612736, "1.5G" },
+                { UINT64_MAX, "16E" },
+        };
+        char buffer[FORMAT_MAX];
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++)
+                assert_string_equal(format_bytes_short(cases[i].bytes, buffer), cases[i].text);
+}
+
 static void test_durations(void **state) {
         static const struct {
                 uint64_t usec;
@@ -91,9 +110,9 @@ static void test_table_bounds(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_bytes),        cmocka_unit_test(test_durations),
-                cmocka_unit_test(test_time),         cmocka_unit_test(test_table),
-                cmocka_unit_test(test_table_bounds),
+                cmocka_unit_test(test_bytes),     cmocka_unit_test(test_short_bytes),
+                cmocka_unit_test(test_durations), cmocka_unit_test(test_time),
+                cmocka_unit_test(test_table),     cmocka_unit_test(test_table_bounds),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -60,12 +60,15 @@ static void test_a_migration(void **state) {
         progress_format_bar(&p, 500, 200, line);
         assert_string_equal(line, "copying        [##########----------]  50%  pass 1  128.0 MiB "
                                   "sent  128.0 MiB left  100.0 MiB/s  dirty 20.0 MiB/s  "
-                                  "blackout ~12 ms");
+                                  "blackout ~12.0 ms");
+        progress_format_bar(&p, 500, 80, line);
+        assert_string_equal(line, "copying [#####-----]  50% pass 1 128M sent 128M left 100M/s "
+                                  "dirty 20M/s ~12.0 ms");
         progress_format_bar(&p, 500, 40, line);
         assert_int_equal(strlen(line), 39);
         progress_format_line(&p, 1500000, line);
         assert_string_equal(line, "   1.50 s  copying         pass 1  128.0 MiB sent  128.0 MiB "
-                                  "left  100.0 MiB/s  dirty 20.0 MiB/s  blackout ~12 ms");
+                                  "left  100.0 MiB/s  dirty 20.0 MiB/s  blackout ~12.0 ms");
         assert_true(send_pass(&p, 2, 256 * MIB, 200 * MIB));
         assert_int_equal(progress_permille(&p, &last), 500); /* never backwards */
         assert_true(send_pass(&p, 3, 300 * MIB, 0));
