@@ -9,8 +9,9 @@
 #include "base/clock.h"
 #include "cli/format.h"
 
-#define BAR_WIDTH 20U
-#define WIDE      130U
+#define BAR_WIDTH  20U
+#define NARROW_BAR 8U
+#define WIDE       130U
 
 static progress_outcome outcome_of(const Notification *n) {
         switch (n->phase) {
@@ -178,7 +179,7 @@ static void append_short_figures(const progress *p, char *buffer, size_t *used) 
 void progress_format_bar(const progress *p, unsigned permille, size_t width,
                          char buffer[static PROGRESS_LINE_MAX]) {
         bool is_wide = width == 0 || width >= WIDE;
-        unsigned n_bar = is_wide ? BAR_WIDTH : BAR_WIDTH / 2;
+        unsigned n_bar = is_wide ? BAR_WIDTH : NARROW_BAR;
         unsigned filled = (permille > 1000 ? 1000 : permille) * n_bar / 1000;
         char bar[BAR_WIDTH + 1];
         size_t used = 0;

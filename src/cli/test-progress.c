@@ -62,7 +62,7 @@ static void test_a_migration(void **state) {
                                   "sent  128.0 MiB left  100.0 MiB/s  dirty 20.0 MiB/s  "
                                   "blackout ~12.0 ms");
         progress_format_bar(&p, 500, 80, line);
-        assert_string_equal(line, "copying [#####-----]  50% pass 1 128M sent 128M left 100M/s "
+        assert_string_equal(line, "copying [####----]  50% pass 1 128M sent 128M left 100M/s "
                                   "dirty 20M/s ~12.0 ms");
         progress_format_bar(&p, 500, 40, line);
         assert_int_equal(strlen(line), 39);

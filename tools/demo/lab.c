@@ -79,6 +79,16 @@ static int make_network(ferry_error *reterr) {
 
 /* ---- the mark ---- */
 
+/* The file that is locked may have been removed by who had it locked before: then it marks nothing.
+ */
+static bool is_current(const char *path, int fd) {
+        struct stat ours, current;
+
+        return fstat(fd, &ours) == 0 && stat(path, &current) == 0 &&
+               ours.st_dev == current.st_dev && ours.st_ino == current.st_ino;
+}
+
+/* l->mark_fd is set only once the mark is ours. */
 static int mark_open(lab *l, ferry_error *reterr) {
         int r;
 
@@ -88,13 +98,20 @@ static int mark_open(lab *l, ferry_error *reterr) {
                 l->mark_path = NULL;
                 return ferry_error_set_errno(reterr, -ENOMEM, "demo");
         }
-        l->mark_fd = open(l->mark_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (l->mark_fd < 0)
-                return ferry_error_set_errno(reterr, -errno, "%s", l->mark_path);
-        if (flock(l->mark_fd, LOCK_EX | LOCK_NB) < 0)
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
-                                       "another demo is running");
-        return 0;
+        for (;;) {
+                _cleanup_(closep) int fd =
+                        open(l->mark_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+                if (fd < 0)
+                        return ferry_error_set_errno(reterr, -errno, "%s", l->mark_path);
+                if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+                        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                               "another demo is running");
+                if (is_current(l->mark_path, fd)) {
+                        l->mark_fd = TAKE_FD(fd);
+                        return 0;
+                }
+        }
 }
 
 static int mark_write(const lab *l, ferry_error *reterr) {
