@@ -5,9 +5,9 @@
 
 #include "base/clock.h"
 
-#define QUICK  (10 * USEC_PER_SEC)  /* answered from memory */
-#define STEP   (60 * USEC_PER_SEC)  /* QEMU starts, ends, is asked */
-#define SETTLE (120 * USEC_PER_SEC) /* the shim waits for its QEMU or the other side */
+#define QUICK  (10 * USEC_PER_SEC) /* answered from memory */
+#define STEP   (60 * USEC_PER_SEC) /* QEMU starts, ends, is asked */
+#define SETTLE (30 * USEC_PER_SEC) /* the shim waits for its QEMU or the other side */
 
 #define SHIM      (&ferry__shim__v1__shim__descriptor)
 #define MIGRATION (&migration__descriptor)

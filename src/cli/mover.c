@@ -265,19 +265,36 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
         return 0;
 }
 
+/* Closes the session of one side; that it has none of it is as good. */
+static int close_session(const mover *m, rpc *shim, ferry_error *reterr) {
+        int r;
+
+        if (!rpc_is_open(shim))
+                return 0;
+        r = call_cleanup(shim, m->session_id, reterr);
+        return r < 0 ? ferry_error_prefix(reterr, r, "%s cannot close the session",
+                                          rpc_get_label(shim))
+                     : 0;
+}
+
 int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
-        int r = 0;
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        int r, e;
 
         rpc_group_set_deaf(m->group, true);
-        if (m->destination && rpc_is_open(m->destination))
-                r = call_cleanup(m->destination, m->session_id, reterr);
-        if (r == 0 && m->source && rpc_is_open(m->source))
-                r = call_cleanup(m->source, m->session_id, reterr);
-        if (r < 0)
-                return ferry_error_prefix(reterr, r, "closing the session");
-        if (place == MOVER_AT_DESTINATION)
-                return m->from->operations->clear(m->from, m->group, m->name, reterr);
-        if (place == MOVER_AT_SOURCE && m->made_destination)
-                return m->to->operations->clear(m->to, m->group, m->name, reterr);
-        return 0;
+        /* Each by itself: the one may be well and the other not. The winner's first. */
+        if (place == MOVER_AT_DESTINATION) {
+                r = close_session(m, m->destination, reterr);
+                e = close_session(m, m->source, &error);
+                if (e == 0)
+                        e = m->from->operations->clear(m->from, m->group, m->name, &error);
+        } else {
+                r = close_session(m, m->source, reterr);
+                e = close_session(m, m->destination, &error);
+                if (e == 0 && m->made_destination)
+                        e = m->to->operations->clear(m->to, m->group, m->name, &error);
+        }
+        if (r == 0 && e < 0)
+                ferry_error_move(reterr, &error);
+        return r < 0 ? r : e;
 }

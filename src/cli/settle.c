@@ -50,6 +50,18 @@ static bool in_session(const mover *m, const shim_status *s) {
         return s && s->session && strcmp(s->session->session_id, m->session_id) == 0;
 }
 
+static const char *past_verdict(const mover *m, const shim_status *s) {
+        for (size_t i = 0; i < s->n_tombstones; i++)
+                if (strcmp(s->tombstones[i]->session_id, m->session_id) == 0)
+                        return s->tombstones[i]->verdict;
+        return NULL;
+}
+
+/* Not another sandbox of that name. */
+static bool has_part(const mover *m, const shim_status *s) {
+        return s && (in_session(m, s) || past_verdict(m, s));
+}
+
 static bool has_vm(const shim_status *s) {
         return s->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE &&
                s->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED;
@@ -114,29 +126,33 @@ static void help_along(mover *m, const sides *v, bool patience_is_over) {
                 (void)call_cancel(m->destination, m->session_id, NULL);
 }
 
-static const char *past_verdict(const mover *m, const shim_status *s) {
-        for (size_t i = 0; i < s->n_tombstones; i++)
-                if (strcmp(s->tombstones[i]->session_id, m->session_id) == 0)
-                        return s->tombstones[i]->verdict;
-        return NULL;
+/* The source's session is open, the guest is its own and was not told to go on yet: it is told now,
+ * and the next look sees that it does. The destination is not even asked first: it may not answer.
+ */
+static bool pull_back(mover *m, const sides *v, bool cancel) {
+        const char *state;
+
+        if (!in_session(m, v->source) || v->source->owner != HERE || !has_vm(v->source))
+                return false;
+        state = v->source->session->state;
+        if (strcmp(state, "Finalized") == 0)
+                return false;
+        if (!cancel && strcmp(state, "Failed") != 0 && strcmp(state, "Cancelled") != 0)
+                return false;
+        (void)call_cancel(m->source, m->session_id, NULL);
+        finalize(m, m->source, FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL);
+        return true;
 }
 
-/* The source's session is open and the guest is its own. One look tells it to go on, the next sees
- * that it does. */
-static bool settle_source(mover *m, const sides *v, bool cancel, mover_place *ret) {
-        const char *state = v->source->session->state;
-
-        if (!has_vm(v->source) || strcmp(state, "Finalized") == 0) {
-                finish_at_source(m, v);
-                *ret = has_vm(v->source) ? MOVER_AT_SOURCE : MOVER_NOWHERE;
-                return true;
-        }
-        if (cancel || strcmp(state, "Failed") == 0 || strcmp(state, "Cancelled") == 0) {
-                (void)call_cancel(m->source, m->session_id, NULL);
-                finalize(m, m->source, FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL);
-        } else
+/* The same, and it goes on, or nobody said to cancel, or its VM is gone. */
+static bool settle_source(mover *m, const sides *v, mover_place *ret) {
+        if (has_vm(v->source) && strcmp(v->source->session->state, "Finalized") != 0) {
                 *ret = MOVER_UNDER_WAY;
-        return false;
+                return false;
+        }
+        finish_at_source(m, v);
+        *ret = has_vm(v->source) ? MOVER_AT_SOURCE : MOVER_NOWHERE;
+        return true;
 }
 
 /* The source has no session of this id: it never began there, or was closed. A past one is a
@@ -151,31 +167,40 @@ static bool settle_without_source(mover *m, const sides *v, mover_place *ret) {
         return true;
 }
 
+static bool settle_both(mover *m, const sides *v, bool patience_is_over, mover_place *ret) {
+        if (v->destination && is_running(v->destination)) {
+                finish_at_destination(m, v);
+                *ret = MOVER_AT_DESTINATION;
+                return true;
+        }
+        if (v->destination && v->destination->owner == HERE && !has_vm(v->destination)) {
+                finish_at_destination(m, v);
+                *ret = MOVER_NOWHERE;
+                return true;
+        }
+        if (v->source && !in_session(m, v->source))
+                return settle_without_source(m, v, ret);
+        if (v->source && v->source->owner == HERE)
+                return settle_source(m, v, ret);
+        help_along(m, v, patience_is_over);
+        return false;
+}
+
 /* One look at both sides. True when the place is known and both sides were told. */
 static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place *ret) {
-        sides v = {
-                .source = ask(m, m->from, "the source's shim", &m->source),
-                .destination = m->made_destination
-                                       ? ask(m, m->to, "the destination's shim", &m->destination)
-                                       : NULL,
-        };
+        sides v = { .source = ask(m, m->from, "the source's shim", &m->source) };
         bool settled = false;
 
         *ret = MOVER_UNDECIDED;
-        if (v.destination && is_running(v.destination)) {
-                finish_at_destination(m, &v);
-                *ret = MOVER_AT_DESTINATION;
-                settled = true;
-        } else if (v.destination && v.destination->owner == HERE && !has_vm(v.destination)) {
-                finish_at_destination(m, &v);
-                *ret = MOVER_NOWHERE;
-                settled = true;
-        } else if (v.source && !in_session(m, v.source))
-                settled = settle_without_source(m, &v, ret);
-        else if (v.source && v.source->owner == HERE)
-                settled = settle_source(m, &v, cancel, ret);
-        else
-                help_along(m, &v, patience_is_over);
+        if (!pull_back(m, &v, cancel)) {
+                if (m->made_destination)
+                        v.destination = ask(m, m->to, "the destination's shim", &m->destination);
+                if (v.destination && !has_part(m, v.destination)) {
+                        protobuf_c_message_free_unpacked(&v.destination->base, NULL);
+                        v.destination = NULL;
+                }
+                settled = settle_both(m, &v, patience_is_over, ret);
+        }
         sides_done(&v);
         return settled;
 }

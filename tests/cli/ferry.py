@@ -43,7 +43,7 @@ class Place:
         return self
 
     def __exit__(self, *_):
-        for root in self.a, self.b:
+        for root in self.a, self.b, os.path.join(self.folder, "c"):
             for name in os.listdir(root) if os.path.isdir(root) else []:
                 if os.path.isdir(os.path.join(root, name)):
                     self.ferry("stop", "--force", name, root=root)

@@ -13,6 +13,7 @@ import ferry
 
 RUNNING = "running"
 SLOW = ("--bandwidth", "64K")  # the least; the firmware has several hundred KiB
+QUICK = ("--bandwidth", "256K")  # some seconds
 
 
 def run(place, name="web"):
@@ -147,7 +148,7 @@ def test_a_killed_caller(place):
 def test_settle_finds_it_moved(place):
     """The caller dies in the copy, the shims go on: what is left is to close the session."""
     run(place)
-    kill_in_the_copy(place, "--bandwidth", "256K")
+    kill_in_the_copy(place, *QUICK)
     ferry.wait_for("the other side", lambda: place.status("web")["vm_state"] == "none")
     report = place.must("settle", "web", "--to", place.b, "--json").json()
     assert report["outcome"] == "migrated" and report["blackout_ms"] > 0, report
@@ -157,7 +158,7 @@ def test_settle_finds_it_moved(place):
 
 def test_settle_waits_for_its_caller(place):
     run(place)
-    kill_in_the_copy(place, "--bandwidth", "256K", "--handover", "caller")
+    kill_in_the_copy(place, *QUICK, "--handover", "caller")
     ferry.wait_for("the load", lambda: place.status("web")["session"]["detail"] == "S_READY")
     result = place.ferry("settle", "web", "--to", place.b)
     assert result.code == 4 and "--cancel" in result.err, result
@@ -174,6 +175,62 @@ def test_a_killed_destination_shim(place):
     os.kill(place.status("web", root=place.b)["shim_pid"], signal.SIGKILL)
     _, err = mover.communicate(timeout=ferry.LIMIT)
     assert mover.returncode == 5, (mover.returncode, err)
+    only_at(place, place.a, place.b)
+    place.must("stop", "web")
+
+
+def test_a_hung_destination_shim(place):
+    """It answers nobody: the source goes on all the same, and the rest is settled later."""
+    run(place)
+    mover = place.start("migrate", "web", "--to", place.b, *SLOW)
+    ferry.wait_for("the copy", lambda: is_copying(place))
+    shim = place.status("web", root=place.b)["shim_pid"]
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        mover.send_signal(signal.SIGINT)
+        ferry.wait_for("the rollback", lambda: not is_copying(place))
+        assert place.status("web")["vm_state"] == RUNNING
+        _, err = mover.communicate(timeout=ferry.LIMIT * 3)
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    assert mover.returncode == 130, (mover.returncode, err)
+    assert "web runs at the source" in err and "not all was cleared away" in err, err
+    result = place.ferry("settle", "web", "--to", place.b)
+    assert result.code == 5, result
+    only_at(place, place.a, place.b)
+    place.must("stop", "web")
+
+
+def test_a_shim_killed_in_the_handover(place):
+    """The source has handed over, the destination's shim dies before it hears of it. The caller
+    starts that shim again and brings it the source's record: the guest goes on there."""
+    run(place)
+    mover = place.start("migrate", "web", "--to", place.b, "--handover", "caller", *QUICK)
+    ferry.wait_for("the copy", lambda: is_copying(place))
+    mover.send_signal(signal.SIGSTOP)
+    ferry.wait_for("READY", lambda: place.status("web")["session"]["detail"] == "S_READY")
+    destination = place.status("web", root=place.b)
+    os.kill(destination["shim_pid"], signal.SIGSTOP)
+    mover.send_signal(signal.SIGCONT)
+    ferry.wait_for("GO", lambda: place.status("web")["session"]["detail"] == "S_HANDED")
+    os.kill(destination["shim_pid"], signal.SIGKILL)
+    _, err = mover.communicate(timeout=ferry.LIMIT * 2)
+    assert mover.returncode == 0 and "had been handed over" in err, (mover.returncode, err)
+    assert only_at(place, place.b, place.a)["qemu_pid"] == destination["qemu_pid"]
+    place.must("stop", "web", root=place.b)
+
+
+def test_another_sandbox_of_that_name(place):
+    """settle keeps its hands off a sandbox that has no part in the session."""
+    run(place)
+    kill_in_the_copy(place, *SLOW)
+    other = os.path.join(place.folder, "c")
+    place.must("run", "web", "--memory", "32", root=other)
+    result = place.ferry("settle", "web", "--to", other, "--cancel")
+    assert result.code == 5, result
+    assert place.status("web", root=other)["vm_state"] == RUNNING
+    place.must("stop", "web", root=other)
+    assert place.ferry("settle", "web", "--to", place.b).code == 5
     only_at(place, place.a, place.b)
     place.must("stop", "web")
 
@@ -209,6 +266,9 @@ def main():
         ("settle finds it moved", test_settle_finds_it_moved),
         ("settle waits for its caller", test_settle_waits_for_its_caller),
         ("a killed destination shim", test_a_killed_destination_shim),
+        ("a hung destination shim", test_a_hung_destination_shim),
+        ("a shim killed in the handover", test_a_shim_killed_in_the_handover),
+        ("another sandbox of that name", test_another_sandbox_of_that_name),
         ("a killed shim", test_a_killed_shim),
     ]
 
