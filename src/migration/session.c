@@ -117,9 +117,23 @@ static void session_clear(session *s) {
         migration_options_init(&s->options);
 }
 
-static void forget(session *s) {
-        int r = journal_end(s->journal);
+/* A session that ended before anything was decided leaves a verdict all the same. */
+static void settle_verdict(session *s) {
+        const journal_session *js = journal_current(s->journal);
+        int r;
 
+        if (!js || js->mark != JOURNAL_OPEN)
+                return;
+        r = journal_set(s->journal, js->source ? JOURNAL_RAN_AGAIN : JOURNAL_DECLINED, false);
+        if (r < 0)
+                log_error("session %s: journal: %s", s->id, strerror(-r));
+}
+
+static void forget(session *s) {
+        int r;
+
+        settle_verdict(s);
+        r = journal_end(s->journal);
         if (r < 0)
                 log_error("session %s: journal: %s", s->id, strerror(-r));
         session_clear(s);

@@ -90,9 +90,19 @@ static void then_all_is_well(pair *p) {
         assert_exactly_one_runs(p, &p->a);
 }
 
+static void expect_verdict(host *h, const char *verdict) {
+        Ferry__Shim__V1__StatusResponse *s = host_status(h);
+
+        assert_true(s->n_tombstones > 0);
+        assert_string_equal(s->tombstones[s->n_tombstones - 1]->verdict, verdict);
+        ferry__shim__v1__status_response__free_unpacked(s, NULL);
+}
+
 static void rolled_back(pair *p) {
         call_cleanup(p, &p->a, 0);
         call_cleanup(p, &p->b, 0);
+        expect_verdict(&p->a, "ran-again");
+        expect_verdict(&p->b, "declined");
         assert_exactly_one_runs(p, &p->a);
         then_all_is_well(p);
 }
