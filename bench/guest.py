@@ -48,7 +48,8 @@ def wait_output(chain, text):
     deadline = time.monotonic() + BOOT_LIMIT
     while text not in chain.output():
         if time.monotonic() > deadline:
-            raise FerryError(f"the guest does not print '{text}': {chain.output()[-400:]}")
+            raise FerryError(f"{type(chain).__name__}, hop {chain.hops}: the guest does not print "
+                             f"'{text}': {chain.output()[-400:]}")
         time.sleep(0.05)
 
 

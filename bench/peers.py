@@ -34,7 +34,7 @@ class Chain:
     def arguments(self, *more):
         g = self.guest
         # 8 KiB less, as ferry gives a TCG guest: docs/vm-config.md says which writes of such guests
-        # QEMU 7.2 loses otherwise. Here it was every thirtieth guest that hung.
+        # QEMU 7.2 loses otherwise. Here, a guest hung within a hundred moves.
         size = f"{g.memory_mb * 1024 - 8}k"
         return ["-machine", "pc-q35-7.2,accel=tcg,usb=off,sata=off,smbus=off,memory-backend=ram",
                 "-cpu", "Nehalem-v1", "-m", f"size={size}", "-smp", "1",
