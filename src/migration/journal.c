@@ -408,7 +408,7 @@ int journal_record_check(const journal_session *session, const void *record, siz
         char text[JOURNAL_RECORD_MAX], *save = NULL, *word[4];
         uint8_t mac[DIGEST_SIZE], expected[DIGEST_SIZE];
 
-        if (n >= sizeof(text) || memchr(record, '\0', n))
+        if (n == 0 || n >= sizeof(text) || memchr(record, '\0', n))
                 return -EBADMSG;
         memcpy(text, record, n);
         text[n] = '\0';

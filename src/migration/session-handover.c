@@ -110,6 +110,19 @@ static void peer_reason(session *s, const char *what, const char *text) {
         session_set_reason(s, FERRY_ABORTED, "%s%s%.200s", what, *text ? ": " : "", text);
 }
 
+/* The words that move ownership carry the other side's record: nobody else can say them. */
+static bool is_authentic(const session *s, const char *word, const ProtobufCBinaryData *record,
+                         journal_mark expected) {
+        const journal_session *js = journal_current(s->journal);
+        journal_mark mark;
+
+        if (js && journal_record_check(js, record->data, record->len, &mark) == 0 &&
+            mark == expected)
+                return true;
+        log_warning("session %s: %s without an authentic record was ignored", s->id, word);
+        return false;
+}
+
 static void receive_running(session *s, const Ferry__Handover__V1__Running *running) {
         uint64_t day = 86400 * USEC_PER_SEC;
 
@@ -148,12 +161,18 @@ static void on_message(const mig_message *m, void *userdata) {
                 session_post(s, MIG_EV_WANT);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_GO:
-                receive_go(s, m->go);
+                if (is_authentic(s, "GO", &m->go->record, JOURNAL_HANDED))
+                        receive_go(s, m->go);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_RUNNING:
-                receive_running(s, m->running);
+                if (is_authentic(s, "RUNNING", &m->running->record, JOURNAL_RUNNING))
+                        receive_running(s, m->running);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_DECLINED:
+                /* before *handed* it only rolls back, which is always safe */
+                if (s->state == MIG_S_HANDED &&
+                    !is_authentic(s, "DECLINED", &m->declined->record, JOURNAL_DECLINED))
+                        break;
                 peer_reason(s, "the destination gave its copy up", m->declined->reason);
                 session_post(s, MIG_EV_DECLINED);
                 break;
