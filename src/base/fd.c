@@ -80,6 +80,13 @@ int file_read(int dir_fd, const char *path, size_t max, char **ret, size_t *ret_
         return 0;
 }
 
+/* A rename is on disk when its folder is. `dir_fd` may be O_PATH. */
+static int folder_sync(int dir_fd) {
+        _cleanup_(closep) int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
 int file_replace(int dir_fd, const char *path, const void *data, size_t n, mode_t mode, bool sync) {
         _cleanup_(freep) char *temp = NULL;
         _cleanup_(closep) int fd = -EBADF;
@@ -97,6 +104,8 @@ int file_replace(int dir_fd, const char *path, const void *data, size_t n, mode_
                 r = -errno;
         if (r == 0 && renameat(dir_fd, temp, dir_fd, path) < 0)
                 r = -errno;
+        if (r == 0 && sync)
+                r = folder_sync(dir_fd);
         if (r < 0)
                 (void)unlinkat(dir_fd, temp, 0);
         return r;

@@ -34,10 +34,10 @@ struct journal {
 };
 
 static const char *const mark_names[_JOURNAL_MARK_MAX] = {
-        [JOURNAL_OPEN] = "open",         [JOURNAL_RAN_AGAIN] = "ran-again",
-        [JOURNAL_HANDED] = "handed",     [JOURNAL_DONE] = "done",
-        [JOURNAL_OWNER] = "owner",       [JOURNAL_RUNNING] = "running",
-        [JOURNAL_DECLINED] = "declined",
+        [JOURNAL_OPEN] = "open",           [JOURNAL_COMPLETED] = "completed",
+        [JOURNAL_RAN_AGAIN] = "ran-again", [JOURNAL_HANDED] = "handed",
+        [JOURNAL_DONE] = "done",           [JOURNAL_OWNER] = "owner",
+        [JOURNAL_RUNNING] = "running",     [JOURNAL_DECLINED] = "declined",
 };
 
 const char *journal_mark_name(journal_mark mark) {

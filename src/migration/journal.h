@@ -18,6 +18,7 @@
 /* In the order in which a source or a destination may pass them. */
 typedef enum journal_mark {
         JOURNAL_OPEN,      /* a source owns; a destination does not */
+        JOURNAL_COMPLETED, /* source: all is sent, the guest stands; still ours */
         JOURNAL_RAN_AGAIN, /* source: rolled back, the guest ran on after the copy */
         JOURNAL_HANDED,    /* source: the destination's to run */
         JOURNAL_DONE,      /* source: the destination runs it */

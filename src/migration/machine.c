@@ -212,6 +212,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_S_FAILED] = {
                 /* the rollback itself may be what failed: every way out tries it again */
                 IN_SESSION,
+                EV(RETRY) = TO(S_RECOVERING, ROLL_BACK),
                 RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
                 RPC(STOP) = IS(STILL_OWNER),
                 RPC(STOP_FORCE) = TO(S_KILLED, KILL),
@@ -537,6 +538,7 @@ const char *mig_event_name(mig_event event) {
                 EV(RECORD_DECLINED) = "record-declined",
                 EV(JOURNAL_FAILED) = "journal-failed",
                 EV(RAN_AGAIN) = "ran-again",
+                EV(RETRY) = "retry",
                 EV(ROLLBACK_FAILED) = "rollback-failed",
                 EV(CONTINUED) = "continued",
                 EV(CONT_REFUSED) = "cont-refused",

@@ -101,6 +101,7 @@ typedef enum mig_event {
         MIG_EV_RECORD_DECLINED,
         MIG_EV_JOURNAL_FAILED, /* the line that had to come first could not be written */
         MIG_EV_RAN_AGAIN,      /* rollback done: the guest runs at the source */
+        MIG_EV_RETRY,          /* a rollback that failed, again */
         MIG_EV_ROLLBACK_FAILED,
         MIG_EV_CONTINUED,    /* `cont` succeeded at the destination */
         MIG_EV_CONT_REFUSED, /* QEMU refused it for good */

@@ -95,8 +95,8 @@ sandbox *sandbox_free(sandbox *sb) {
         if (!sb)
                 return NULL;
         sb->on_change = NULL;
+        sb->vm = vm_close(sb->vm); /* its last answers still find the session */
         sb->session = session_free(sb->session);
-        sb->vm = vm_close(sb->vm);
         sd_event_source_disable_unref(sb->discarded);
         fd_close(sb->dir_fd);
         free(sb->state_dir);
@@ -261,6 +261,8 @@ static int save_config(sandbox *sb) {
 static void on_booted(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         sandbox *sb = userdata;
 
+        if (r == -ECANCELED) /* the shim lets go; QEMU stays */
+                return;
         if (r < 0) {
                 vm_kill(v);
                 start_failed(sb, r, error);
@@ -316,7 +318,8 @@ static int check_boot(const sandbox *sb, ferry_error *reterr) {
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "a migration session is open");
         if (newest && (newest->mark == JOURNAL_HANDED || newest->mark == JOURNAL_DONE ||
-                       newest->mark == JOURNAL_DECLINED))
+                       newest->mark == JOURNAL_DECLINED ||
+                       (!newest->source && newest->mark != JOURNAL_RUNNING)))
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
                                        "sandbox %s has moved to another host (session %s: %s): "
                                        "it is not started here again",
@@ -476,15 +479,28 @@ static void recovered(sandbox *sb, bool running, sandbox_vm_state state) {
         finish(&sb->starting, r, r < 0 ? &error : NULL);
 }
 
+/* A guest that panicked or was shut down has run too. */
+static bool has_run(const vm_status *status) {
+        static const char *const standing[] = { "paused", "inmigrate", "prelaunch", "postmigrate",
+                                                "finish-migrate" };
+
+        for (size_t i = 0; i < ELEMENTS(standing); i++)
+                if (strcmp(status->state, standing[i]) == 0)
+                        return false;
+        return true;
+}
+
 static void on_attached_status(ferry_vm *v, int r, const ferry_error *error,
                                const vm_status *status, void *userdata) {
         sandbox *sb = userdata;
 
+        if (r == -ECANCELED)
+                return;
         if (r < 0) {
                 start_failed(sb, r, error);
                 return;
         }
-        recovered(sb, status->running,
+        recovered(sb, has_run(status),
                   status->running ? SANDBOX_VM_RUNNING
                   : vm_get_mode(v) == VM_MODE_INCOMING && !strcmp(status->state, "inmigrate")
                           ? SANDBOX_VM_INCOMING

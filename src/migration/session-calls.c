@@ -302,6 +302,8 @@ static int check_export(session *s, const char *id, const InitializeOptions *mes
         r = check_new_session(s, id, MIG_RPC_EXPORT, reterr);
         if (r < 0)
                 return r;
+        if (s->state != MIG_IDLE)
+                return refuse(s, MIG_RPC_EXPORT, &(mig_cell){ .verdict = MIG_ILLEGAL }, reterr);
         if (vm_state != SANDBOX_VM_RUNNING)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
                                        vm_state == SANDBOX_VM_PAUSED
@@ -493,7 +495,8 @@ void session_transfer(session *s, const char *id, uint64_t timeout_usec, session
                                     MIG_EV_SOCKET_TIMEOUT);
 }
 
-static int apply_record(session *s, const uint8_t *record, size_t n, ferry_error *reterr) {
+static int apply_record(session *s, FinalizeAction action, const uint8_t *record, size_t n,
+                        ferry_error *reterr) {
         const journal_session *js = journal_current(s->journal);
         journal_mark mark;
         int r;
@@ -509,6 +512,11 @@ static int apply_record(session *s, const uint8_t *record, size_t n, ferry_error
                                        r == -EKEYREJECTED
                                                ? "handover_record is not authentic"
                                                : "handover_record is not one of this session's");
+        if ((mark == JOURNAL_RUNNING) != (action == FINALIZE_ACTION__FINALIZE_ACTION_STOP))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "handover_record: a record of \"%s\" goes with %s",
+                                       journal_mark_name(mark),
+                                       mark == JOURNAL_RUNNING ? "STOP" : "RESUME");
         if (js->source && mark == JOURNAL_RUNNING)
                 session_post(s, MIG_EV_RECORD_RUNNING);
         else if (js->source && mark == JOURNAL_DECLINED)
@@ -543,7 +551,7 @@ void session_finalize(session *s, const char *id, FinalizeAction action, const u
                                     "RESUME with force needs proof that the other host is fenced, "
                                     "which this version cannot take");
         if (r == 0)
-                r = apply_record(s, record, n_record, &error);
+                r = apply_record(s, action, record, n_record, &error);
         if (r < 0) {
                 reply_error(reply, userdata, r, &error);
                 return;

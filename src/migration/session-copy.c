@@ -114,7 +114,7 @@ static void on_failure_info(ferry_vm *v, int r, const ferry_error *error,
                             const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
-        if (s->state != MIG_S_COPYING && s->state != MIG_D_LOADING)
+        if (r == -ECANCELED || (s->state != MIG_S_COPYING && s->state != MIG_D_LOADING))
                 return;
         session_set_reason(s, FERRY_ABORTED, "QEMU's migration failed%s%s",
                            r == 0 && info->error_description ? ": " : "",

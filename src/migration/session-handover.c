@@ -170,7 +170,7 @@ static void on_message(const mig_message *m, void *userdata) {
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_DECLINED:
                 /* before *handed* it only rolls back, which is always safe */
-                if (s->state == MIG_S_HANDED &&
+                if ((s->state == MIG_S_HANDED || s->state == MIG_S_SPENT) &&
                     !is_authentic(s, "DECLINED", &m->declined->record, JOURNAL_DECLINED))
                         break;
                 peer_reason(s, "the destination gave its copy up", m->declined->reason);
@@ -208,6 +208,9 @@ static void on_broken(const char *reason, void *userdata) {
         else
                 log_info("session %s: %s", s->id, reason);
         session_post(s, MIG_EV_LINK_LOST);
+        /* it has nothing to carry any more, and Status says undecided */
+        if (s->state == MIG_S_HANDED || s->state == MIG_S_SPENT)
+                session_close_link(s);
 }
 
 const mig_link_handlers session_link_handlers = {
@@ -254,46 +257,70 @@ static int on_cont_retry(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
+static void retry_cont(session *s) {
+        if (!s->retry_timer &&
+            sd_event_add_time_relative(sandbox_event(s->sb), &s->retry_timer, CLOCK_MONOTONIC,
+                                       CONT_RETRY_USEC, 0, on_cont_retry, s) < 0)
+                log_error("session %s: no timer for another cont", s->id);
+}
+
+/* QEMU refuses; that is final only while the guest has certainly not run. */
+static void on_refused_status(ferry_vm *v, int r, const ferry_error *error, const vm_status *status,
+                              void *userdata) {
+        session *s = userdata;
+
+        if (r == -ECANCELED || r == -ENOTCONN || s->state != MIG_D_OWNER)
+                return;
+        if (r < 0)
+                retry_cont(s);
+        else
+                session_post(s, strcmp(status->state, "paused") == 0 ? MIG_EV_CONT_REFUSED
+                                                                     : MIG_EV_CONTINUED);
+}
+
 static void on_continued(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
-        if (s->state != MIG_D_OWNER)
+        if (r == -ECANCELED || s->state != MIG_D_OWNER)
                 return;
         if (r == 0) {
                 session_post(s, MIG_EV_CONTINUED);
                 return;
         }
-        /* gone: on_exit says so. Refused (a lock that the source still holds?), or not known (a
-         * time-out: then cont on a running guest is a success): again. Only an explicit refusal
-         * is ever final. */
-        if (r == -ENOTCONN || r == -ECANCELED)
+        if (r == -ENOTCONN) /* on_exit says what became of it */
                 return;
         log_warning("session %s: cont: %s", s->id, ferry_error_message(error));
-        if (r == -EREMOTEIO && ++s->n_cont_tries > CONT_RETRIES) {
-                session_set_reason_from(s, "QEMU refuses to run the guest", error);
-                session_post(s, MIG_EV_CONT_REFUSED);
-                return;
+        /* Refused (a lock that the source still holds?), or could not be asked: again, then for
+         * good. After a time-out it may have run: then only again. */
+        if (r == -ETIMEDOUT)
+                s->cont_unknown = true;
+        if (!s->cont_unknown && ++s->n_cont_tries > CONT_RETRIES) {
+                session_set_reason_from(s, "QEMU does not run the guest", error);
+                if (vm_query_status(v, on_refused_status, s) == 0)
+                        return;
         }
-        if (sd_event_add_time_relative(sandbox_event(s->sb), &s->retry_timer, CLOCK_MONOTONIC,
-                                       CONT_RETRY_USEC, 0, on_cont_retry, s) < 0)
-                log_error("session %s: no timer for another cont", s->id);
+        retry_cont(s);
 }
 
 static void try_cont(session *s) {
         ferry_vm *v = sandbox_vm(s->sb);
 
         if (v && vm_cont(v, on_continued, s) < 0)
-                log_error("session %s: cont could not be sent", s->id);
+                retry_cont(s);
 }
 
 void session_take_over(session *s) {
-        int r = journal_set(s->journal, JOURNAL_OWNER, false);
+        bool can = sandbox_vm(s->sb) && vm_takes_orders(sandbox_vm(s->sb));
+        int r = can ? journal_set(s->journal, JOURNAL_OWNER, false) : -ESRCH;
 
         if (r < 0) {
-                session_set_reason(s, FERRY_INTERNAL, "journal: %s", strerror(-r));
+                session_set_reason(s, FERRY_INTERNAL, "%s",
+                                   r == -ESRCH ? "QEMU has just ended"
+                                               : "the journal cannot be written");
                 session_post(s, MIG_EV_JOURNAL_FAILED);
                 return;
         }
+        s->cont_unknown = false;
         s->n_cont_tries = 0;
         try_cont(s);
 }

@@ -56,6 +56,7 @@ struct session {
         sd_event_source *waiter_timer;
         sd_event_source *retry_timer;
         unsigned n_cont_tries;
+        bool cont_unknown; /* one timed out: it may have run */
 
         char *reason; /* why it failed or was given up */
         int code;
@@ -100,6 +101,7 @@ void session_publish_phase(session *s, Phase phase, PhaseState state);
 void session_publish_blackout(session *s);
 void session_publish_failure(session *s);
 void session_publish_cancelled(session *s);
+void session_publish_end(session *s, Phase phase, PhaseState state);
 void session_publish_recovery(session *s);
 
 /* session-calls.c */

@@ -45,7 +45,7 @@ void session_publish_blackout(session *s) {
                            });
 }
 
-static void session_publish_end(session *s, Phase phase, PhaseState state) {
+void session_publish_end(session *s, Phase phase, PhaseState state) {
         session_publish(
                 s, &(notification_entry){
                            .phase = phase, .state = state, .reason = s->reason, .code = s->code });

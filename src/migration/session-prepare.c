@@ -14,7 +14,7 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
 
-        if (s->state != MIG_S_EXPORTING)
+        if (r == -ECANCELED || s->state != MIG_S_EXPORTING)
                 return;
         if (r < 0) {
                 export_failed(s, r, error);
@@ -42,7 +42,7 @@ static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
 
-        if (s->state != MIG_S_EXPORTING)
+        if (r == -ECANCELED || s->state != MIG_S_EXPORTING)
                 return;
         if (r < 0) {
                 export_failed(s, r, error);
@@ -86,7 +86,7 @@ static void on_prepare_facts(ferry_vm *v, int r, const ferry_error *error, const
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
 
-        if (s->state != MIG_D_PREPARING)
+        if (r == -ECANCELED || s->state != MIG_D_PREPARING)
                 return;
         if (r == 0)
                 r = migration_state_check_facts(s->imported, facts, &own);

@@ -11,6 +11,11 @@ static mig_state recovered_source(const session *s, journal_mark mark, mig_event
         case JOURNAL_DONE:
                 *ret_event = MIG_EV_RECORD_RUNNING; /* quit QEMU, if it still stands */
                 return MIG_S_HANDED;
+        case JOURNAL_COMPLETED:
+                if (!sandbox_vm(s->sb))
+                        return MIG_S_SPENT;
+                *ret_event = MIG_EV_TRANSFER_FAILED;
+                return MIG_S_COPYING;
         case JOURNAL_OPEN:
         case JOURNAL_RAN_AGAIN:
         case JOURNAL_OWNER:
@@ -40,6 +45,7 @@ static mig_state recovered_destination(const session *s, const journal_session *
                 *ret_event = running ? MIG_EV_CONTINUED : MIG_EV_RECORD_HANDED;
                 return running ? MIG_D_OWNER : MIG_D_UNDECIDED;
         case JOURNAL_OPEN:
+        case JOURNAL_COMPLETED:
         case JOURNAL_RAN_AGAIN:
         case JOURNAL_HANDED:
         case JOURNAL_DONE:

@@ -145,7 +145,7 @@ void session_roll_back(session *s) {
 
         session_stop_timer(s);
         s->n_cont_tries = 0;
-        if (s->link_is_ours)
+        if (s->link_is_ours && v) /* one that cannot run it does not refuse */
                 session_say_refused(s);
         if (!v) {
                 session_post(s, MIG_EV_RAN_AGAIN); /* nothing is left to run */

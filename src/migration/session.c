@@ -9,6 +9,7 @@
 
 #define GREETING_USEC    (10 * USEC_PER_SEC)
 #define READY_WAIT_USEC  (10 * USEC_PER_SEC)
+#define RETRY_USEC       (2 * USEC_PER_SEC)
 #define CALLER_WAIT_USEC (60 * USEC_PER_SEC)
 
 /* ---- timers ---- */
@@ -122,7 +123,10 @@ static void settle_verdict(session *s) {
         const journal_session *js = journal_current(s->journal);
         int r;
 
-        if (!js || js->mark != JOURNAL_OPEN)
+        if (!js || (js->mark != JOURNAL_OPEN && js->mark != JOURNAL_COMPLETED))
+                return;
+        /* a copy of before the reboot may have run: nobody can say that it never will */
+        if (!js->source && !js->this_boot)
                 return;
         r = journal_set(s->journal, js->source ? JOURNAL_RAN_AGAIN : JOURNAL_DECLINED, false);
         if (r < 0)
@@ -167,6 +171,9 @@ static void act(session *s, mig_action action) {
         case MIG_ACT_OFFER:
                 s->link_is_ours = true;
                 s->offered_usec = now_usec();
+                /* should our QEMU die now, the other copy is the only one: a restart must know */
+                if (journal_set(s->journal, JOURNAL_COMPLETED, false) < 0)
+                        log_error("session %s: journal", s->id);
                 session_say_offer(s);
                 mig_link_listen(s->link);
                 session_start_timer(s, session_limit_usec(s, READY_WAIT_USEC), MIG_EV_WAIT_TIMEOUT);
@@ -266,7 +273,7 @@ static void act(session *s, mig_action action) {
 }
 
 /* What subscribers hear of a state as such, however it was reached. */
-static void announce_state(session *s, mig_state was) {
+static void announce_state(session *s, mig_state was, mig_event event) {
         switch ((int)s->state) {
         case MIG_S_RECOVERING:
                 session_publish_failure(s);
@@ -288,8 +295,11 @@ static void announce_state(session *s, mig_state was) {
                 break;
         case MIG_S_FAILED:
                 session_publish_failure(s);
-                if (was == MIG_S_RECOVERING)
+                if (was == MIG_S_RECOVERING && event == MIG_EV_RAN_AGAIN)
                         session_publish_recovery(s);
+                else if (event == MIG_EV_ROLLBACK_FAILED)
+                        session_publish_end(s, PHASE__PHASE_RECOVERY_DONE,
+                                            PHASE_STATE__PHASE_STATE_RECOVERY_FAILED);
                 break;
         case MIG_S_CANCELLED:
         case MIG_S_RESUMED:
@@ -336,10 +346,13 @@ static void step(session *s, mig_event event) {
                  mig_event_name(event), mig_state_get(s->state)->name,
                  mig_action_name(cell->action));
         if (s->state != was)
-                announce_state(s, was);
+                announce_state(s, was, event);
         close_settled_link(s);
         if (event == MIG_EV_ROLLBACK_FAILED)
                 session_complete_all_with_reason(s);
+        /* nobody need come to try it again */
+        if (event == MIG_EV_ROLLBACK_FAILED && sandbox_vm(s->sb))
+                session_start_timer(s, RETRY_USEC, MIG_EV_RETRY);
         sandbox_changed(s->sb);
 }
 

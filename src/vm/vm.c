@@ -703,6 +703,12 @@ bool vm_is_alive(const ferry_vm *vm) {
         return vm->pidfd >= 0;
 }
 
+bool vm_takes_orders(const ferry_vm *vm) {
+        struct pollfd end = { .fd = vm->pidfd, .events = POLLIN };
+
+        return vm->phase == VM_PHASE_READY && vm->qmp && poll(&end, 1, 0) == 0;
+}
+
 pid_t vm_get_pid(const ferry_vm *vm) {
         return vm->pid;
 }

@@ -154,6 +154,8 @@ int vm_attach(sd_event *event, const vm_options *options, const vm_handlers *han
 ferry_vm *vm_close(ferry_vm *vm);
 
 bool vm_is_alive(const ferry_vm *vm);
+/* Ready, and neither QMP nor the process has ended, even if that was not handled yet. */
+bool vm_takes_orders(const ferry_vm *vm);
 pid_t vm_get_pid(const ferry_vm *vm); /* 0 before it is spawned */
 /* What runs: accelerator and cpu resolved once on_ready was called with 0. */
 const vm_config *vm_get_config(const ferry_vm *vm);

@@ -55,7 +55,7 @@ void host_reconnect(host *h) {
         assert_int_equal(ttrpc_client_connect(path, &h->client), 0);
 }
 
-void host_start(host *h, const char *config) {
+void host_spawn(host *h, const char *config) {
         const char *shim = needed("FERRY_SHIM");
         char number[16], log[128], line[8] = "";
         int ready[2];
@@ -80,6 +80,10 @@ void host_start(host *h, const char *config) {
                 fail_msg("the shim did not start: see %s", log);
         fd_close(ready[0]);
         h->is_boot = config != NULL;
+}
+
+void host_start(host *h, const char *config) {
+        host_spawn(h, config);
         host_reconnect(h);
 }
 

@@ -34,6 +34,8 @@ void pair_start(pair *p, unsigned rate, unsigned wss);
 /* Ends everything and checks that nothing is left: no process, no socket. */
 void pair_end(pair *p);
 
+/* Until its sockets listen; start() then connects to them. */
+void host_spawn(host *h, const char *config);
 void host_start(host *h, const char *config);
 void host_reconnect(host *h);
 /* SIGTERM or SIGKILL, and its end. */

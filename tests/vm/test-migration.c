@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -428,6 +429,43 @@ static void test_destination_shim_dies_after_it_took_over(void **state) {
         assert_exactly_one_runs(p, &p->b);
 }
 
+/* The destination has the only copy: a restarted source must not say that it owns the guest. */
+static void test_a_spent_source_is_remembered(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        assert_int_equal(kill(host_qemu(&p->a), SIGKILL), 0);
+        host_wait_detail(&p->a, "S_SPENT");
+        host_kill_shim(&p->a, SIGKILL);
+        host_start(&p->a, NULL);
+        host_wait_detail(&p->a, "S_SPENT");
+        call_cancel(p, &p->a, FAILED_PRECONDITION);
+        call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION);
+}
+
+/* It moved away; a later session that came to nothing does not bring it back to life. */
+static void test_a_sandbox_that_moved_is_not_booted_again(void **state) {
+        ProtobufCBinaryData exported = { .len = 0 };
+        pair *p = *state;
+        char config[128];
+        int status;
+
+        migrate_whole(p, &p->a, &p->b);
+        snprintf(p->session, sizeof(p->session), "back");
+        call_export(p, &p->b, 0, &exported);
+        call_import(p, &p->a, &exported, 0);
+        free(exported.data);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        host_kill_shim(&p->a, SIGTERM);
+        snprintf(config, sizeof(config), "%s/vm.json", p->folder);
+        host_spawn(&p->a, config);
+        assert_int_equal(waitpid(p->a.pid, &status, 0), p->a.pid);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+        p->a.pid = 0;
+        assert_exactly_one_runs(p, &p->b);
+}
+
 /* ---- bad input changes nothing ---- */
 
 static void test_bad_input_changes_nothing(void **state) {
@@ -517,6 +555,8 @@ int main(void) {
                 TEST(test_qemu_survives_the_shim),
                 TEST(test_source_shim_dies_in_the_copy),
                 TEST(test_destination_shim_dies_after_it_took_over),
+                TEST(test_a_spent_source_is_remembered),
+                TEST(test_a_sandbox_that_moved_is_not_booted_again),
                 TEST(test_bad_input_changes_nothing),
         };
 
