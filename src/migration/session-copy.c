@@ -106,7 +106,7 @@ void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
                            const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
-        if (r == 0 && session_is_open(s) && info->ram_transferred != VM_ABSENT)
+        if (r == 0 && session_is_open(s) && known(info->ram_transferred) > s->report.bytes)
                 s->report.bytes = info->ram_transferred;
 }
 
@@ -185,6 +185,8 @@ void session_vm_stopped(session *s, uint64_t usec) {
         s->report.copy_usec = usec - s->began_usec;
         s->report.passes = s->pass;
         session_publish_phase(s, PHASE__PHASE_BLACKOUT_STARTED, PHASE_STATE__PHASE_STATE_SUCCESS);
+        /* a short copy has seen no progress yet, and its report wants a figure */
+        (void)vm_query_migrate(sandbox_vm(s->sb), session_on_final_info, s);
 }
 
 void session_vm_resumed(session *s, uint64_t usec) {
