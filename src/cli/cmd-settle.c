@@ -46,6 +46,12 @@ static int find_session(mover *m, ferry_error *reterr) {
                         return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -ENAMETOOLONG,
                                                "the session %.64s is not one of `ferry migrate`",
                                                status->session->session_id);
+                if ((strcmp(status->session->origin, "source") == 0) != (i == 0))
+                        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                               "%s is the migration's %s: settle it from there, "
+                                               "ferry --root %s settle %s --to %s",
+                                               sides[i].host->root, status->session->origin,
+                                               m->to->root, m->name, m->from->root);
                 strcpy(m->session_id, status->session->session_id);
                 return 0;
         }
@@ -82,6 +88,9 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return CLI_EXIT_USAGE;
         if (!v->to)
                 return cli_fail_usage("settle", "--to is missing");
+        if (outcome_is_same_place(cli->root, v->to))
+                return cli_fail_usage("settle",
+                                      "--to is this host: name the migration's other one");
         if (sandbox_check_name(words->words[0], &error) < 0 ||
             peer_open(cli->root, &from, &error) < 0 || peer_open(v->to, &to, &error) < 0 ||
             rpc_group_new(&group, &error) < 0 ||

@@ -13,6 +13,7 @@
 #define TAIL_MAX       4096
 #define SUN_PATH_MAX   107U
 #define LONGEST_SOCKET "console.sock"
+#define LOCK_FILE      "shim.lock"
 
 static int no_memory(ferry_error *reterr) {
         return ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
@@ -23,6 +24,9 @@ static bool is_name(const char *name) {
 
         if (n == 0 || n > SANDBOX_NAME_MAX || name[0] == '-' || name[0] == '.')
                 return false;
+        /* the root's own file, and what it is written to first */
+        if (strncmp(name, "host.json", strlen("host.json")) == 0)
+                return false;
         return strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == n;
 }
 
@@ -31,7 +35,7 @@ int sandbox_check_name(const char *name, ferry_error *reterr) {
                 return 0;
         return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                "'%.64s' is no name for a sandbox: up to 41 of a-z, 0-9, '-' and "
-                               "'.', beginning with a letter or a digit",
+                               "'.', beginning with a letter or a digit, and not host.json",
                                name);
 }
 
@@ -43,6 +47,33 @@ int sandbox_path(const char *root, const char *name, const char *file, char **re
                 return no_memory(reterr);
         *ret = path;
         return 0;
+}
+
+/* What makes a directory a sandbox: our own shim.lock in it. Anything else below a root is
+ * somebody's, and not ours to list, to ask or to remove. Follows no links. */
+static bool is_sandbox(int root_fd, const char *name) {
+        _cleanup_(closep) int fd =
+                openat(root_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        struct stat st;
+
+        return fd >= 0 && fstatat(fd, LOCK_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+               S_ISREG(st.st_mode) && st.st_uid == geteuid();
+}
+
+/* From its first moment on, or it is not there. */
+static int mark(const char *path) {
+        _cleanup_(closep) int dir = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        _cleanup_(closep) int fd = -EBADF;
+        int r = 0;
+
+        if (dir >= 0)
+                fd = openat(dir, LOCK_FILE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                            0600);
+        if (fd < 0) {
+                r = -errno;
+                (void)rmdir(path);
+        }
+        return r;
 }
 
 int sandbox_make(const char *root, const char *name, ferry_error *reterr) {
@@ -59,28 +90,35 @@ int sandbox_make(const char *root, const char *name, ferry_error *reterr) {
                                        path);
         if (mkdir(root, 0700) < 0 && errno != EEXIST)
                 return ferry_error_set_errno(reterr, -errno, "cannot make %s", root);
-        if (mkdir(path, 0700) == 0)
-                return 0;
-        if (errno == EEXIST)
+        if (mkdir(path, 0700) == 0) {
+                r = mark(path);
+                return r < 0 ? ferry_error_set_errno(reterr, r, "cannot make %s/" LOCK_FILE, path)
+                             : 0;
+        }
+        r = -errno;
+        if (r == -EEXIST && sandbox_check_exists(root, name, NULL) < 0)
+                return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
+                                       "%s is there and is not a sandbox: choose another name or "
+                                       "root",
+                                       path);
+        if (r == -EEXIST)
                 return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
                                        "there is a sandbox %s in %s already", name, root);
-        return ferry_error_set_errno(reterr, -errno, "cannot make %s", path);
+        return ferry_error_set_errno(reterr, r, "cannot make %s", path);
 }
 
 int sandbox_check_exists(const char *root, const char *name, ferry_error *reterr) {
-        _cleanup_(freep) char *path = NULL;
-        struct stat st;
+        _cleanup_(closep) int root_fd = -EBADF;
         int r;
 
         r = sandbox_check_name(name, reterr);
-        if (r == 0)
-                r = sandbox_path(root, name, NULL, &path, reterr);
         if (r < 0)
                 return r;
-        if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (root_fd < 0 && errno == EACCES)
+                return ferry_error_set_errno(reterr, -EACCES, "%s", root);
+        if (root_fd >= 0 && is_sandbox(root_fd, name))
                 return 0;
-        if (errno == EACCES)
-                return ferry_error_set_errno(reterr, -EACCES, "%s", path);
         return ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT,
                                "no sandbox %s in %s (`ferry ls` shows what there is)", name, root);
 }
@@ -123,37 +161,62 @@ int sandbox_has_shim(const char *root, const char *name, bool *ret, pid_t *ret_p
         return 0;
 }
 
-/* Files and one level of folders below: all that a sandbox has. Follows no links. */
-static int remove_contents(int folder_fd_consume, unsigned depth) {
-        DIR *folder = fdopendir(folder_fd_consume);
+/* "NAME", "NAME.old", or "NAME.PID.new", which a crash may leave of a file that was being written.
+ */
+static bool is_file_of_ours(const char *file) {
+        static const char *const names[] = {
+                "config.json",  "qemu.json", "journal", "shim.log",  "qemu.log", "console.log",
+                "console.sock", "qmp.sock",  "fd.sock", "shim.sock", LOCK_FILE,
+        };
+
+        for (size_t i = 0; i < ELEMENTS(names); i++) {
+                size_t n = strlen(names[i]), digits;
+                const char *rest = file + n;
+
+                if (strncmp(file, names[i], n) != 0)
+                        continue;
+                if (*rest == '\0' || strcmp(rest, ".old") == 0)
+                        return true;
+                digits = *rest == '.' ? strspn(rest + 1, "0123456789") : 0;
+                if (digits > 0 && strcmp(rest + 1 + digits, ".new") == 0)
+                        return true;
+        }
+        return false;
+}
+
+/* All or nothing: a file that is not ours refuses it before anything is gone. The lock goes last,
+ * so that what is left of a removal that failed is still a sandbox. */
+static int remove_files(int folder_fd, const char *path, ferry_error *reterr) {
+        int copy = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *folder = copy < 0 ? NULL : fdopendir(copy);
         struct dirent *entry;
         int r = 0;
 
         if (!folder) {
                 r = -errno;
-                fd_close(folder_fd_consume);
-                return r;
+                fd_close(copy);
+                return ferry_error_set_errno(reterr, r, "%s", path);
         }
-        while (r == 0 && (entry = readdir(folder))) {
-                int fd;
+        for (int removing = 0; r == 0 && removing < 2; removing++) {
+                rewinddir(folder);
+                while (r == 0 && (entry = readdir(folder))) {
+                        const char *file = entry->d_name;
+                        struct stat st;
 
-                if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-                        continue;
-                if (unlinkat(dirfd(folder), entry->d_name, 0) == 0)
-                        continue;
-                if (errno != EISDIR && errno != EPERM) {
-                        r = -errno;
-                        break;
+                        if (!strcmp(file, ".") || !strcmp(file, "..") || !strcmp(file, LOCK_FILE))
+                                continue;
+                        if (removing) {
+                                if (unlinkat(folder_fd, file, 0) < 0 && errno != ENOENT)
+                                        r = ferry_error_set_errno(
+                                                reterr, -errno, "cannot remove %s/%s", path, file);
+                        } else if (!is_file_of_ours(file) ||
+                                   (fstatat(folder_fd, file, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                                    S_ISDIR(st.st_mode)))
+                                r = ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENOTEMPTY,
+                                                    "%s/%.100s is not ferry's: nothing was "
+                                                    "removed; move it away first",
+                                                    path, file);
                 }
-                if (depth == 0) {
-                        r = -ENOTEMPTY;
-                        break;
-                }
-                fd = openat(dirfd(folder), entry->d_name,
-                            O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-                r = fd < 0 ? -errno : remove_contents(fd, depth - 1);
-                if (r == 0 && unlinkat(dirfd(folder), entry->d_name, AT_REMOVEDIR) < 0)
-                        r = -errno;
         }
         closedir(folder);
         return r;
@@ -161,24 +224,31 @@ static int remove_contents(int folder_fd_consume, unsigned depth) {
 
 int sandbox_remove(const char *root, const char *name, ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL;
-        _cleanup_(closep) int lock = -EBADF;
+        _cleanup_(closep) int lock = -EBADF, folder = -EBADF;
         pid_t pid;
-        int fd, r;
+        int r;
 
         r = sandbox_path(root, name, NULL, &path, reterr);
         if (r < 0)
                 return r;
+        folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (folder < 0)
+                return errno == ENOENT ? 0 : ferry_error_set_errno(reterr, -errno, "%s", path);
+        r = sandbox_check_exists(root, name, reterr);
+        if (r < 0)
+                return r;
         r = try_lock(root, name, &lock, &pid);
-        if (r == 0 && lock < 0)
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "%s/" LOCK_FILE, path);
+        if (lock < 0)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "%s is in use by its shim (process %d)", path, (int)pid);
-        fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0)
-                return errno == ENOENT ? 0 : ferry_error_set_errno(reterr, -errno, "%s", path);
-        r = remove_contents(fd, 1);
-        if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
-                r = -errno;
-        return r < 0 ? ferry_error_set_errno(reterr, r, "cannot remove %s", path) : 0;
+        r = remove_files(folder, path, reterr);
+        if (r < 0)
+                return r;
+        if ((unlinkat(folder, LOCK_FILE, 0) < 0 || rmdir(path) < 0) && errno != ENOENT)
+                return ferry_error_set_errno(reterr, -errno, "cannot remove %s", path);
+        return 0;
 }
 
 static int compare(const void *a, const void *b) {
@@ -216,11 +286,7 @@ int sandbox_list(const char *root, sandbox_names *ret, ferry_error *reterr) {
         if (!folder)
                 return errno == ENOENT ? 0 : ferry_error_set_errno(reterr, -errno, "%s", root);
         while (r == 0 && (entry = readdir(folder))) {
-                struct stat st;
-
-                if (is_name(entry->d_name) &&
-                    fstatat(dirfd(folder), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-                    S_ISDIR(st.st_mode))
+                if (is_name(entry->d_name) && is_sandbox(dirfd(folder), entry->d_name))
                         r = add_name(&names, entry->d_name);
         }
         closedir(folder);

@@ -28,14 +28,16 @@ int sandbox_path(const char *root, const char *name, const char *file, char **re
 /* Makes root (0700, one level) and directory. FERRY_ALREADY_EXISTS when the name is taken. */
 int sandbox_make(const char *root, const char *name, ferry_error *reterr);
 
-/* FERRY_NOT_FOUND when there is no such directory. */
+/* FERRY_NOT_FOUND when there is no such directory, or it is not a sandbox (no shim.lock of ours).
+ */
 int sandbox_check_exists(const char *root, const char *name, ferry_error *reterr);
 
 /* Whether a shim holds the sandbox; its pid or 0. */
 int sandbox_has_shim(const char *root, const char *name, bool *ret, pid_t *ret_pid);
 
-/* Removes the directory and what is in it, unless a shim holds it (-EBUSY). The caller knows that
- * no VM of it lives. */
+/* Removes a sandbox's own files and its directory, unless a shim holds it (-EBUSY) or there is
+ * anything else in it (-ENOTEMPTY, and then nothing is removed). The caller knows that no VM of it
+ * lives. */
 int sandbox_remove(const char *root, const char *name, ferry_error *reterr);
 
 /* All of a root; none when the root is not there. */

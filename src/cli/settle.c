@@ -17,8 +17,9 @@
 #define PATIENCE    (5 * USEC_PER_SEC)  /* for the shims to settle it between themselves */
 #define INTERVAL    (100 * USEC_PER_MSEC)
 
-#define HERE  FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE
-#define THERE FERRY__SHIM__V1__OWNER__OWNER_OTHER_SIDE
+#define HERE         FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE
+#define THERE        FERRY__SHIM__V1__OWNER__OWNER_OTHER_SIDE
+#define NOBODY_KNOWS FERRY__SHIM__V1__OWNER__OWNER_UNDECIDED
 
 typedef struct sides {
         shim_status *source, *destination; /* NULL: cannot be asked */
@@ -114,6 +115,12 @@ static void help_along(mover *m, const sides *v, bool patience_is_over) {
 
         if (!v->source || !v->destination)
                 return;
+        /* Its QEMU died when all was sent: the destination's copy is the only one, and must not be
+         * cancelled. STOP hands it over; its record is carried at the next look. */
+        if (!of_destination && in_session(m, v->source) && v->source->owner == NOBODY_KNOWS) {
+                finalize(m, m->source, FINALIZE_ACTION__FINALIZE_ACTION_STOP, NULL);
+                return;
+        }
         if (of_destination)
                 finalize(m, m->source,
                          v->destination->owner == HERE ? FINALIZE_ACTION__FINALIZE_ACTION_STOP

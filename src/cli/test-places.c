@@ -57,6 +57,8 @@ static void test_names(void **state) {
                                            "a/b",
                                            "a b",
                                            "a_b",
+                                           "host.json",
+                                           "host.json.1.new",
                                            "\n",
                                            "a23456789012345678901234567890123456789012" };
 
@@ -92,6 +94,74 @@ static void test_make_list_remove(void **state) {
                 assert_true(asprintf(&path, "%s/Not-a-sandbox", root) > 0);
                 assert_int_equal(unlink(path), 0);
         }
+}
+
+static void make_folder_below(const char *name) {
+        _cleanup_(freep) char *path = NULL;
+
+        assert_true(asprintf(&path, "%s/%s", root, name) > 0);
+        assert_int_equal(mkdir(path, 0700), 0);
+}
+
+static void assert_there(const char *name, bool there) {
+        _cleanup_(freep) char *path = NULL;
+
+        assert_true(asprintf(&path, "%s/%s", root, name) > 0);
+        assert_int_equal(access(path, F_OK) == 0, there);
+}
+
+static void remove_below(const char *name) {
+        _cleanup_(freep) char *path = NULL;
+
+        assert_true(asprintf(&path, "%s/%s", root, name) > 0);
+        assert_int_equal(remove(path), 0);
+}
+
+/* A root may be a folder that holds other things: they are nobody's to list, to stop or to remove.
+ */
+static void test_other_folders_are_left_alone(void **state) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        sandbox_names names;
+
+        make_folder_below("proj");
+        make_folder_below("proj/sub");
+        write_file("proj", "thesis.txt", "years of work");
+        write_file("proj", "config.json", "{}");
+        assert_int_equal(sandbox_list(root, &names, NULL), 0);
+        assert_int_equal(names.n, 0);
+        sandbox_names_done(&names);
+        assert_int_equal(sandbox_check_exists(root, "proj", &error), -ENOENT);
+        assert_true(sandbox_remove(root, "proj", &error) < 0);
+        assert_int_equal(sandbox_make(root, "proj", &error), -EEXIST);
+        assert_non_null(strstr(ferry_error_message(&error), "not a sandbox"));
+        assert_there("proj/thesis.txt", true);
+        assert_there("proj/config.json", true);
+        assert_there("proj/sub", true);
+        remove_below("proj/thesis.txt");
+        remove_below("proj/config.json");
+        remove_below("proj/sub");
+        remove_below("proj");
+}
+
+static void test_a_strangers_file_in_a_sandbox_keeps_all_of_it(void **state) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        assert_int_equal(sandbox_make(root, "a", NULL), 0);
+        write_file("a", "journal", "x");
+        write_file("a", "qemu.log.old", "x");
+        write_file("a", "config.json.42.new", "x");
+        write_file("a", "journal.txt", "a note of mine");
+        assert_int_equal(sandbox_remove(root, "a", &error), -ENOTEMPTY);
+        assert_non_null(strstr(ferry_error_message(&error), "journal.txt"));
+        assert_there("a/journal", true);
+        assert_there("a/qemu.log.old", true);
+        remove_below("a/journal.txt");
+        make_folder_below("a/shim.log"); /* our name, but not a file */
+        assert_int_equal(sandbox_remove(root, "a", &error), -ENOTEMPTY);
+        assert_there("a/journal", true);
+        remove_below("a/shim.log");
+        assert_int_equal(sandbox_remove(root, "a", &error), 0);
+        assert_there("a", false);
 }
 
 static void test_a_held_sandbox_stays(void **state) {
@@ -177,6 +247,9 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_names),
                 cmocka_unit_test_setup_teardown(test_make_list_remove, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_other_folders_are_left_alone, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_strangers_file_in_a_sandbox_keeps_all_of_it,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_held_sandbox_stays, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_log_tail, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_host, setup, teardown),

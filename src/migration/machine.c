@@ -132,6 +132,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_S_SPENT] = {
                 IN_SESSION,
+                EV(READY) = STAY(S_SPENT, MARK_READY),
                 RPC(SOCKET) = IS(ALREADY),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = START(S_HANDED, HAND_OVER),

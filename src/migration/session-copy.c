@@ -154,10 +154,15 @@ void session_start_copy(session *s) {
 static void on_load_started(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
-        if (r < 0 && r != -ECANCELED && s->state == MIG_D_LOADING) {
+        if (r == -ECANCELED || s->state != MIG_D_LOADING)
+                return;
+        if (r < 0) {
                 session_set_reason_from(s, "QEMU did not take the migration", error);
                 session_post(s, MIG_EV_TRANSFER_FAILED);
+                return;
         }
+        s->report.setup_usec = now_usec() - s->began_usec;
+        session_publish_phase(s, PHASE__PHASE_SETUP_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
 }
 
 void session_start_load(session *s) {
@@ -169,10 +174,7 @@ void session_start_load(session *s) {
         if (r < 0) {
                 session_set_reason(s, FERRY_INTERNAL, "take the migration: %s", strerror(-r));
                 session_post(s, MIG_EV_TRANSFER_FAILED);
-                return;
         }
-        s->report.setup_usec = now_usec() - s->began_usec;
-        session_publish_phase(s, PHASE__PHASE_SETUP_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
 }
 
 /* ---- what the VM says ---- */

@@ -232,20 +232,37 @@ void host_wait_detail(host *h, const char *detail) {
         }
 }
 
-void host_wait_bytes(host *h) {
+static void wait_report(host *h, const char *otherwise,
+                        bool (*is_there)(const Ferry__Shim__V1__Report *)) {
         uint64_t deadline = now_usec() + DEADLINE_USEC;
 
         for (;;) {
                 Ferry__Shim__V1__StatusResponse *s = host_status(h);
-                bool there = s->session && s->session->report->bytes > 0;
+                bool there = s->session && is_there(s->session->report);
 
                 status_free(s);
                 if (there)
                         return;
                 if (now_usec() > deadline)
-                        fail_msg("nothing is being sent");
+                        fail_msg("%s", otherwise);
                 nap();
         }
+}
+
+static bool has_bytes(const Ferry__Shim__V1__Report *report) {
+        return report->bytes > 0;
+}
+
+void host_wait_bytes(host *h) {
+        wait_report(h, "nothing is being sent", has_bytes);
+}
+
+static bool has_setup(const Ferry__Shim__V1__Report *report) {
+        return report->setup_usec > 0;
+}
+
+void host_wait_setup(host *h) {
+        wait_report(h, "QEMU has not begun", has_setup);
 }
 
 void host_wait_vm(host *h, Ferry__Shim__V1__VmState state) {
@@ -460,12 +477,21 @@ void call_transfer(pair *p, host *h, unsigned timeout_ms, int code) {
 }
 
 void call_finalize(pair *p, host *h, FinalizeAction action, int code) {
+        call_finalize_with(p, h, action, NULL, code);
+}
+
+void call_finalize_with(pair *p, host *h, FinalizeAction action, host *record_of, int code) {
         FinalizeSandboxRequest q = FINALIZE_SANDBOX_REQUEST__INIT;
+        Ferry__Shim__V1__StatusResponse *other = record_of ? host_status(record_of) : NULL;
         FinalizeSandboxResponse *response;
 
         q.session_id = p->session;
         q.action = action;
+        if (other)
+                q.handover_record = other->session->handover_record;
         response = CALL(finalize_sandbox, q, FinalizeSandboxResponse);
+        if (other)
+                status_free(other);
         if (response)
                 finalize_sandbox_response__free_unpacked(response, NULL);
 }

@@ -46,6 +46,8 @@ Ferry__Shim__V1__StatusResponse *host_status(host *h);
 void host_wait_detail(host *h, const char *detail);
 /* Until QEMU has sent something. */
 void host_wait_bytes(host *h);
+/* Until QEMU has taken the order to send or to load, and needs its shim no more. */
+void host_wait_setup(host *h);
 void host_wait_vm(host *h, Ferry__Shim__V1__VmState state);
 pid_t host_qemu(host *h);
 bool host_runs(host *h);
@@ -64,6 +66,8 @@ void call_socket(pair *p, host *h, int code);
 void call_socket_by_token(pair *p, host *h, int code);
 void call_transfer(pair *p, host *h, unsigned timeout_ms, int code);
 void call_finalize(pair *p, host *h, FinalizeAction action, int code);
+/* With the handover record that the other side's Status shows. */
+void call_finalize_with(pair *p, host *h, FinalizeAction action, host *record_of, int code);
 void call_cancel(pair *p, host *h, int code);
 void call_cleanup(pair *p, host *h, int code);
 void call_stop(host *h, bool force, int code);

@@ -32,6 +32,14 @@ static int setup(void **state) {
         return 0;
 }
 
+static int setup_with_few_writes(void **state) {
+        pair *p = calloc(1, sizeof(*p));
+
+        pair_start(p, 100, 2048);
+        *state = p;
+        return 0;
+}
+
 static int teardown(void **state) {
         pair *p = *state;
 
@@ -441,6 +449,39 @@ static void test_a_spent_source_is_remembered(void **state) {
         host_wait_detail(&p->a, "S_SPENT");
         call_cancel(p, &p->a, FAILED_PRECONDITION);
         call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION);
+        /* and a caller brings the only copy to life, by the records: what `ferry settle` does */
+        host_wait_detail(&p->b, "D_UNDECIDED");
+        call_finalize(p, &p->a, STOP, FAILED_PRECONDITION); /* handed; nobody to tell it to */
+        host_wait_detail(&p->a, "S_HANDED");
+        call_finalize_with(p, &p->b, RESUME, &p->a, 0);
+        call_finalize_with(p, &p->a, STOP, &p->b, 0);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->b);
+}
+
+/* The same with the connection up: the shims need nobody. */
+static void test_a_spent_source_hands_over_by_itself(void **state) {
+        pair *p = *state;
+
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        make_slow(p);
+        p->options.max_bandwidth = 2000000; /* seconds, so that the destination is held in time */
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_setup(&p->b);
+        assert_int_equal(kill(p->b.pid, SIGSTOP), 0); /* its QEMU goes on without it */
+        host_wait_detail(&p->a, "S_OFFERED");
+        assert_int_equal(kill(host_qemu(&p->a), SIGKILL), 0);
+        host_wait_detail(&p->a, "S_SPENT");
+        assert_int_equal(kill(p->b.pid, SIGCONT), 0);
+        host_wait_detail(&p->b, "D_RUNNING");
+        host_wait_detail(&p->a, "S_RELEASED");
+        call_finalize(p, &p->b, RESUME, 0);
+        call_finalize(p, &p->a, STOP, 0);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->b);
 }
 
 /* It moved away; a later session that came to nothing does not bring it back to life. */
@@ -531,7 +572,8 @@ static void test_bad_input_changes_nothing(void **state) {
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void) {
+/* One argument: a pattern, to run only the tests that it names. */
+int main(int argc, char **argv) {
         const struct CMUnitTest tests[] = {
                 TEST(test_caller_finalizes_the_source_first),
                 TEST(test_caller_finalizes_the_destination_first),
@@ -556,9 +598,13 @@ int main(void) {
                 TEST(test_source_shim_dies_in_the_copy),
                 TEST(test_destination_shim_dies_after_it_took_over),
                 TEST(test_a_spent_source_is_remembered),
+                cmocka_unit_test_setup_teardown(test_a_spent_source_hands_over_by_itself,
+                                                setup_with_few_writes, teardown),
                 TEST(test_a_sandbox_that_moved_is_not_booted_again),
                 TEST(test_bad_input_changes_nothing),
         };
 
+        if (argc > 1)
+                cmocka_set_test_filter(argv[1]);
         return cmocka_run_group_tests_name("migration", tests, NULL, NULL);
 }
