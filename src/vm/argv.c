@@ -8,9 +8,10 @@
 /* Guest-visible places: changing one breaks migration from an older ferry. */
 #define SLOT_RNG   0x02
 #define SLOT_NIC   0x03
+#define SLOT_PORTS 0x04
 #define SLOT_DISKS 0x10
 
-#define ARGS_MAX (64U + 8U * VM_CONFIG_DISKS_MAX)
+#define ARGS_MAX (80U + 8U * VM_CONFIG_DISKS_MAX)
 
 /* fdsets: 1 is the console's log, disk i has 16 + i. */
 #define FDSET_CONSOLE_LOG 1
@@ -166,6 +167,23 @@ static void add_devices(builder *b, const vm_argv_input *in) {
         }
 }
 
+/* Two ports, so that no flood of output ever stands in the way of control. Port 0 is a console's.
+ */
+static void add_agent(builder *b, const vm_argv_input *in) {
+        if (!in->config->agent)
+                return;
+        add(b, "-chardev");
+        add(b, "socket,id=control,fd=%d,server=on,wait=off", in->control_fd);
+        add(b, "-chardev");
+        add(b, "socket,id=streams,fd=%d,server=on,wait=off", in->streams_fd);
+        add(b, "-device");
+        add(b, "virtio-serial-pci,id=ports,max_ports=4,bus=pcie.0,addr=0x%02x", SLOT_PORTS);
+        add(b, "-device");
+        add(b, "virtserialport,id=port1,bus=ports.0,nr=1,chardev=control,name=ferry.control");
+        add(b, "-device");
+        add(b, "virtserialport,id=port2,bus=ports.0,nr=2,chardev=streams,name=ferry.streams");
+}
+
 int vm_argv_build(const vm_argv_input *in, const char *program, char ***ret) {
         _cleanup_(strv_freep) char **argv = NULL;
         builder b;
@@ -184,6 +202,7 @@ int vm_argv_build(const vm_argv_input *in, const char *program, char ***ret) {
         add_channels(&b, in);
         add_boot(&b, in);
         add_devices(&b, in);
+        add_agent(&b, in);
         /* Always paused: who owns the guest says `cont`. */
         add(&b, "-S");
         if (in->mode == VM_MODE_INCOMING) {

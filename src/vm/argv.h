@@ -17,9 +17,10 @@ typedef struct vm_argv_input {
         vm_mode mode;
         const char *name; /* for people, NULL or [A-Za-z0-9._-]+ */
         int memory_fd;
-        int qmp_fd;         /* listening */
-        int console_fd;     /* listening */
-        int console_log_fd; /* opened O_WRONLY | O_APPEND */
+        int qmp_fd;                 /* listening */
+        int console_fd;             /* listening */
+        int console_log_fd;         /* opened O_WRONLY | O_APPEND */
+        int control_fd, streams_fd; /* the agent's, listening; used when config->agent */
         int tap_fd;
         /* Kernel and initrd by descriptor when QEMU's user could not open the path. */
         int kernel_fd;

@@ -7,7 +7,7 @@
 #include "vm/spawn.h"
 #include "vm/vm-internal.h"
 
-#define FDS_MAX (8U + VM_CONFIG_DISKS_MAX)
+#define FDS_MAX (10U + VM_CONFIG_DISKS_MAX)
 
 /* Descriptors for the child, owned here; fds[i] becomes 3 + i there. */
 typedef struct launch {
@@ -83,6 +83,16 @@ static int open_channels(launch *l, ferry_error *reterr) {
         if (r < 0)
                 return r;
         l->input.console_log_fd = give(l, fd);
+        if (!l->vm->config->agent)
+                return 0;
+        r = listen_in(l->vm, VM_CONTROL_SOCKET, &fd, NULL, reterr);
+        if (r < 0)
+                return r;
+        l->input.control_fd = give(l, fd);
+        r = listen_in(l->vm, VM_STREAMS_SOCKET, &fd, NULL, reterr);
+        if (r < 0)
+                return r;
+        l->input.streams_fd = give(l, fd);
         return 0;
 }
 
@@ -204,6 +214,8 @@ void vm_remove_files(ferry_vm *vm) {
         (void)unlinkat(vm->dir_fd, VM_RECORD_FILE, 0);
         (void)unlinkat(vm->dir_fd, VM_QMP_SOCKET, 0);
         (void)unlinkat(vm->dir_fd, VM_CONSOLE_SOCKET, 0);
+        (void)unlinkat(vm->dir_fd, VM_CONTROL_SOCKET, 0);
+        (void)unlinkat(vm->dir_fd, VM_STREAMS_SOCKET, 0);
 }
 
 int vm_launch(ferry_vm *vm, ferry_error *reterr) {

@@ -79,7 +79,7 @@ static void test_everything(void **state) {
                       "\"vcpus\":4,\"kernel\":\"/boot/k,1\",\"initrd\":\"/i\","
                       "\"cmdline\":\"console=ttyS0 x=,y\",\"disks\":[{\"path\":\"/a\"},"
                       "{\"path\":\"/dev/b\",\"readonly\":true}],"
-                      "\"network\":{\"mac\":\"52:54:00:00:00:01\"}}");
+                      "\"network\":{\"mac\":\"52:54:00:00:00:01\"},\"agent\":true}");
         vm_argv_input input = { .config = config,
                                 .mode = VM_MODE_INCOMING,
                                 .name = "web-1",
@@ -87,6 +87,8 @@ static void test_everything(void **state) {
                                 .qmp_fd = 4,
                                 .console_fd = 5,
                                 .console_log_fd = 6,
+                                .control_fd = 11,
+                                .streams_fd = 12,
                                 .tap_fd = 8,
                                 .kernel_fd = -1,
                                 .initrd_fd = 7 };
@@ -137,6 +139,13 @@ static void test_everything(void **state) {
                 "cache.direct=off,read-only=on,auto-read-only=off\n"
                 "-blockdev driver=raw,node-name=disk1-raw,file=disk1-file,read-only=on\n"
                 "-device virtio-blk-pci,id=disk1,drive=disk1-raw,bootindex=2,bus=pcie.0,addr=0x11\n"
+                "-chardev socket,id=control,fd=11,server=on,wait=off\n"
+                "-chardev socket,id=streams,fd=12,server=on,wait=off\n"
+                "-device virtio-serial-pci,id=ports,max_ports=4,bus=pcie.0,addr=0x04\n"
+                "-device virtserialport,id=port1,bus=ports.0,nr=1,chardev=control,"
+                "name=ferry.control\n"
+                "-device virtserialport,id=port2,bus=ports.0,nr=2,chardev=streams,"
+                "name=ferry.streams\n"
                 "-S\n"
                 "-incoming defer");
 }
@@ -144,7 +153,8 @@ static void test_everything(void **state) {
 static void test_the_most_disks_fit(void **state) {
         _cleanup_(vm_config_freep) vm_config *config = parse(
                 "{\"cpu\":\"Nehalem-v1\",\"kernel\":\"/k\",\"initrd\":\"/i\",\"cmdline\":\"c\","
-                "\"network\":{},\"disks\":[{\"path\":\"/0\"},{\"path\":\"/1\"},{\"path\":\"/2\"},"
+                "\"network\":{},\"agent\":true,\"disks\":[{\"path\":\"/0\"},{\"path\":\"/"
+                "1\"},{\"path\":\"/2\"},"
                 "{\"path\":\"/3\"},{\"path\":\"/4\"},{\"path\":\"/5\"},{\"path\":\"/6\"},"
                 "{\"path\":\"/7\"}]}");
         _cleanup_(strv_freep) char **argv = NULL;

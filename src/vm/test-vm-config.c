@@ -51,14 +51,15 @@ static void test_canonical_form_is_stable(void **state) {
                 "{\"readonly\":true,\"path\":\"/d1\"}],\"network\":{\"mac\":\"52:54:00:AB:cd:ef\","
                 "\"bridge\":\"br0\",\"tap\":\"t0\"},\"accelerator\":\"tcg\",\"cpu\":\"Westmere-"
                 "v1\","
-                "\"machine\":\"pc-q35-8.1\",\"qemu\":\"/opt/q\"}");
+                "\"machine\":\"pc-q35-8.1\",\"qemu\":\"/opt/q\",\"agent\":true}");
         _cleanup_(vm_config_freep) vm_config *again = NULL;
         _cleanup_(freep) char *one = NULL, *two = NULL;
 
         assert_int_equal(vm_config_format(config, &one), 0);
         assert_string_equal(
                 one,
-                "{\"accelerator\":\"tcg\",\"cmdline\":\"a=\\\"b, c\\\"\",\"cpu\":\"Westmere-v1\","
+                "{\"accelerator\":\"tcg\",\"agent\":true,\"cmdline\":\"a=\\\"b, "
+                "c\\\"\",\"cpu\":\"Westmere-v1\","
                 "\"disks\":[{\"path\":\"/d,0\",\"readonly\":false},{\"path\":\"/d1\","
                 "\"readonly\":true}],\"initrd\":\"/i\",\"kernel\":\"/k\","
                 "\"machine\":\"pc-q35-8.1\",\"memory_mb\":512,\"network\":{\"bridge\":\"br0\","
@@ -113,6 +114,7 @@ static void test_bad_input_names_its_field(void **state) {
                 { "{\"disks\":[{\"path\":\"/a\"},{\"path\":\"/a\"}]}", "disks: the same path" },
                 { "{\"disks\":[{},{},{},{},{},{},{},{},{}]}", "disks: too many" },
                 { "{\"network\":[]}", "network: must be" },
+                { "{\"agent\":1}", "agent: must be" },
                 { "{\"network\":{\"vlan\":1}}", "network.vlan" },
                 { "{\"network\":{\"mac\":\"52:54:00:12:34\"}}", "network.mac" },
                 { "{\"network\":{\"mac\":\"52-54-00-12-34-56\"}}", "network.mac" },

@@ -351,10 +351,19 @@ static int read_machine(const json_t *root, vm_config *config, ferry_error *rete
         return 0;
 }
 
+static int read_agent(const json_t *root, vm_config *config, ferry_error *reterr) {
+        const json_t *agent = json_object_get(root, "agent");
+
+        if (agent && !json_is_boolean(agent))
+                return refuse(reterr, "agent", "must be true or false");
+        config->agent = json_is_true(agent);
+        return 0;
+}
+
 static int read_config(const json_t *root, vm_config *config, ferry_error *reterr) {
         static const char *const fields[] = {
-                "accelerator", "cmdline",   "cpu",     "disks", "initrd", "kernel",
-                "machine",     "memory_mb", "network", "qemu",  "vcpus",
+                "accelerator", "agent",   "cmdline",   "cpu",     "disks", "initrd",
+                "kernel",      "machine", "memory_mb", "network", "qemu",  "vcpus",
         };
         int r;
 
@@ -375,6 +384,9 @@ static int read_config(const json_t *root, vm_config *config, ferry_error *reter
         if (r < 0)
                 return r;
         r = read_network(root, config, reterr);
+        if (r < 0)
+                return r;
+        r = read_agent(root, config, reterr);
         if (r < 0)
                 return r;
         return read_machine(root, config, reterr);
@@ -493,7 +505,8 @@ int vm_config_format(const vm_config *config, char **ret) {
                          format_disks(config), "network", format_network(config), "accelerator",
                          accelerator_names[config->accelerator], "cpu", string_or_null(config->cpu),
                          "machine", config->machine, "qemu", config->qemu);
-        if (!root)
+        /* absent when off, so that a ferry that does not know the field takes the rest */
+        if (!root || (config->agent && json_object_set_new(root, "agent", json_true()) < 0))
                 return -ENOMEM;
         text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
         if (!text)

@@ -52,6 +52,8 @@ typedef struct vm_config {
         char mac[18];    /* lower case; made at random (52:54:00:...) when not given */
 
         vm_accelerator accelerator;
+        bool agent; /* two ports for the guest's agent */
+
         char *cpu;     /* an explicit model; NULL = chosen at start (vm.h fills it in) */
         char *machine; /* a versioned machine type, never an alias */
         char *qemu;    /* absolute path, or a bare name looked up in PATH */

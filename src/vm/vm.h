@@ -30,6 +30,10 @@
 
 #define VM_ABSENT UINT64_MAX /* QEMU did not tell */
 
+/* In the state directory while a VM with an agent lives: its ports, as unix sockets. */
+#define VM_CONTROL_SOCKET "control.sock"
+#define VM_STREAMS_SOCKET "streams.sock"
+
 typedef struct ferry_vm ferry_vm;
 
 typedef enum vm_mode {
