@@ -12,9 +12,11 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "agent/agent.h"
 #include "agent/modules.h"
 #include "agent/network.h"
 #include "agent/parameters.h"
@@ -155,13 +157,16 @@ static _Noreturn void end(int how) {
 }
 
 /* Reaps everything; when the one program has ended, says so and puts a shell in its place. */
-static void reap(pid_t *program, const char *run) {
+static void reap(agent *a, pid_t *program, const char *run) {
         int status;
         pid_t pid;
 
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-                if (pid != *program)
+                if (pid != *program) {
+                        if (a)
+                                (void)agent_reaped(a, pid, status);
                         continue;
+                }
                 if (strcmp(run, "shell") != 0)
                         (void)fprintf(stderr, "ferry-guest: %s ended (%s %d)\n", run,
                                       WIFSIGNALED(status) ? "signal" : "exit status",
@@ -170,14 +175,24 @@ static void reap(pid_t *program, const char *run) {
         }
 }
 
+static agent *start_agent(void) {
+        agent *a = NULL;
+        int r = agent_new(&a);
+
+        if (r < 0 && r != -ENODEV)
+                complain("agent", r);
+        return r < 0 ? NULL : a;
+}
+
 int main(void) {
         char parameters[PARAMETERS_TEXT_MAX], hostname[64] = "ferry-guest", run[32] = "shell";
         sigset_t signals;
         pid_t program;
-        int got;
+        agent *a;
+        int fd;
 
         (void)sigfillset(&signals);
-        (void)sigprocmask(SIG_SETMASK, &signals, NULL); /* taken with sigwait below */
+        (void)sigprocmask(SIG_SETMASK, &signals, NULL); /* read below */
         mount_all();
         parameters_read(parameters);
         modules_load(MODULE_LIST);
@@ -185,6 +200,7 @@ int main(void) {
         if (sethostname(hostname, strlen(hostname)) < 0)
                 complain("hostname", -errno);
         set_up_network(parameters);
+        a = start_agent();
         (void)parameter_get(parameters, "run", run, sizeof(run));
 
         /* The demo says it itself, once it listens. */
@@ -194,14 +210,19 @@ int main(void) {
         program = start_program(run);
 
         /* What busybox's poweroff, halt and reboot send to process 1. */
+        fd = signalfd(-1, &signals, SFD_CLOEXEC);
         for (;;) {
-                if (sigwait(&signals, &got) != 0)
+                struct signalfd_siginfo got;
+
+                if (a && !agent_run(a, fd))
                         continue;
-                if (got == SIGCHLD)
-                        reap(&program, run);
-                else if (got == SIGUSR2 || got == SIGUSR1)
+                if (read(fd, &got, sizeof(got)) != (ssize_t)sizeof(got))
+                        continue;
+                if (got.ssi_signo == SIGCHLD)
+                        reap(a, &program, run);
+                else if (got.ssi_signo == SIGUSR2 || got.ssi_signo == SIGUSR1)
                         end(RB_POWER_OFF);
-                else if (got == SIGTERM)
+                else if (got.ssi_signo == SIGTERM)
                         end(RB_AUTOBOOT);
         }
 }

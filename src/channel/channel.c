@@ -46,6 +46,8 @@ struct channel {
         channel_stream *streams;
         channel_stream *turn; /* whose data goes next */
         size_t n_streams;
+        void (*on_unknown)(channel *c, uint32_t id, void *userdata);
+        void *userdata;
         unsigned dispatching;
         bool any_closed;
         uint64_t last_probe_number;
@@ -73,6 +75,12 @@ static uint64_t limit_offset(const channel_stream *s) {
 }
 
 /* ---- streams ---- */
+
+void channel_set_on_unknown(channel *c, void (*on_unknown)(channel *c, uint32_t id, void *userdata),
+                            void *userdata) {
+        c->on_unknown = on_unknown;
+        c->userdata = userdata;
+}
 
 int channel_new(channel **ret) {
         channel *c = calloc(1, sizeof(*c));
@@ -290,6 +298,10 @@ static void on_window(channel_stream *s, const channel_frame *frame) {
 static void dispatch(channel *c, const channel_frame *frame) {
         channel_stream *s = find(c, frame->stream);
 
+        if (!s && c->on_unknown && frame->type != CHANNEL_FRAME_PAD) {
+                c->on_unknown(c, frame->stream, c->userdata);
+                s = find(c, frame->stream);
+        }
         if (!s)
                 return; /* not yet open, or closed: it has no credit */
         switch (frame->type) {

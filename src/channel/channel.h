@@ -46,6 +46,10 @@ int channel_new(channel **ret);
 /* With all its streams. */
 channel *channel_free(channel *c);
 
+/* Called from channel_feed() when the peer shows a stream that is not open here; it may open it. */
+void channel_set_on_unknown(channel *c, void (*on_unknown)(channel *c, uint32_t id, void *userdata),
+                            void *userdata);
+
 /* ---- streams ---- */
 
 /* Both ends open a stream by the same id; what the other sends before is not lost, as it has no

@@ -420,6 +420,24 @@ static void test_closed_by_its_own_handler(void **state) {
         assert_int_equal(channel_open(c, 9, BUFFER, NULL, NULL, &other), 0);
 }
 
+static void open_it(channel *with, uint32_t id, void *userdata) {
+        assert_int_equal(channel_open(with, id, BUFFER, NULL, NULL, userdata), 0);
+}
+
+static void test_opened_when_the_peer_shows_it(void **state) {
+        uint8_t bytes[CHANNEL_FRAME_MAX];
+        channel_frame frame = { .type = CHANNEL_FRAME_PAD };
+        channel_stream *shown = NULL;
+
+        channel_set_on_unknown(c, open_it, &shown);
+        channel_feed(c, bytes, channel_frame_format(&frame, bytes), 0);
+        assert_null(shown);
+        frame = (channel_frame){ .type = CHANNEL_FRAME_PROBE, .stream = 99 };
+        for (int i = 0; i < 2; i++)
+                channel_feed(c, bytes, channel_frame_format(&frame, bytes), 0);
+        assert_int_equal(channel_stream_id(shown), 99);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_frames_at_every_split),
@@ -434,6 +452,8 @@ int main(void) {
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_what_cannot_be_opened, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_closed_by_its_own_handler, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_opened_when_the_peer_shows_it, setup,
+                                                teardown),
         };
 
         return cmocka_run_group_tests_name("channel", tests, NULL, NULL);

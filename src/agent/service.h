@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* ferry.agent.v1.Agent (proto/agent.proto): decodes, checks, makes one call down. */
+
+#include "agent/process.h"
+#include "ttrpc/ttrpc.h"
+
+typedef struct agent_service agent_service;
+
+/* `processes` is borrowed; its on_end becomes the service's. */
+int agent_service_new(ttrpc_server *server, process_table *processes, agent_service **ret);

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* A guest process's standard streams and what is at their other ends here: pipes, FIFOs, sockets.
+ * A byte counts as delivered when the descriptor has taken it. */
+
+#include <stdint.h>
+
+#include "guestlink/port.h"
+
+#define GUEST_STDIO_BUFFER 65536U
+
+typedef struct guest_stdio guest_stdio;
+
+typedef struct guest_stdio_spec {
+        uint32_t stream;  /* and the next, for standard error */
+        int in, out, err; /* taken on every path, made non-blocking; -EBADF: none. What can't be
+                           * polled (a regular file) is -EPERM */
+        bool has_err;     /* false: a terminal, which has no standard error of its own */
+} guest_stdio_spec;
+
+/* `on_end`: the guest has closed its output, and all of it was delivered (or nobody takes it any
+ * more). Called once, from the loop; may free. */
+int guest_stdio_new(guest_port *streams, sd_event *event, const guest_stdio_spec *spec,
+                    void (*on_end)(guest_stdio *s, void *userdata), void *userdata,
+                    guest_stdio **ret);
+guest_stdio *guest_stdio_free(guest_stdio *s);
+
+/* Standard input ends after what was read so far, whatever the descriptor still has. */
+void guest_stdio_close_in(guest_stdio *s);
+
+DEFINE_CLEANUP(guest_stdio *, guest_stdio_free)

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The shim's way to the agent in its guest: calls over the control port (agent.ttrpc.h), bytes over
+ * the streams port (guest-stdio.h). Both wait while the guest boots, stands, or is on its way. */
+
+#include <systemd/sd-event.h>
+
+#include "guestlink/port.h"
+#include "ttrpc/ttrpc.h"
+
+typedef struct guest_link guest_link;
+
+/* `state_dir` has the VM's sockets, now or later. */
+int guest_link_new(sd_event *event, const char *state_dir, guest_link **ret);
+/* Calls under way end with -ENOTCONN. Streams on it must be gone. */
+guest_link *guest_link_free(guest_link *l);
+
+/* For the stubs of agent.ttrpc.h. Give calls a timeout: nobody answers before the guest is up. */
+ttrpc_client *guest_link_client(const guest_link *l);
+guest_port *guest_link_streams(const guest_link *l);
+
+DEFINE_CLEANUP(guest_link *, guest_link_free)
