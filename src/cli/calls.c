@@ -17,9 +17,11 @@ int call_status(rpc *shim, shim_status **ret, ferry_error *reterr) {
         ProtobufCMessage *reply;
         int r = rpc_call(shim, SHIM, "Status", &request.base, QUICK, &reply, reterr);
 
-        if (r == 0)
-                *ret = (shim_status *)reply;
-        return r;
+        if (r < 0)
+                return r;
+        *ret = (shim_status *)reply;
+        rpc_set_qemu(shim, (pid_t)(*ret)->qemu_pid);
+        return 0;
 }
 
 int call_stop(rpc *shim, bool force, ferry_error *reterr) {

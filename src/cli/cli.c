@@ -5,11 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/rpc.h"
+
+cli_exit cli_interrupted(void) {
+        return (cli_exit)((int)CLI_EXIT_SIGNAL + rpc_get_signal());
+}
+
 static cli_exit exit_from_code(ferry_code code) {
         switch (code) {
         case FERRY_OK:
                 return CLI_EXIT_OK;
         case FERRY_INVALID_ARGUMENT:
+        case FERRY_UNIMPLEMENTED: /* an option that this version does not have */
                 return CLI_EXIT_USAGE;
         case FERRY_NOT_FOUND:
                 return CLI_EXIT_NOT_FOUND;
@@ -17,14 +24,13 @@ static cli_exit exit_from_code(ferry_code code) {
         case FERRY_ALREADY_EXISTS:
                 return CLI_EXIT_REFUSED;
         case FERRY_CANCELLED:
-                return CLI_EXIT_INTERRUPTED;
+                return rpc_get_signal() ? cli_interrupted() : CLI_EXIT_FAILED;
         case FERRY_UNKNOWN:
         case FERRY_DEADLINE_EXCEEDED:
         case FERRY_PERMISSION_DENIED:
         case FERRY_RESOURCE_EXHAUSTED:
         case FERRY_ABORTED:
         case FERRY_OUT_OF_RANGE:
-        case FERRY_UNIMPLEMENTED:
         case FERRY_INTERNAL:
         case FERRY_UNAVAILABLE:
         case FERRY_DATA_LOSS:

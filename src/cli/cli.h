@@ -19,9 +19,8 @@ typedef enum cli_exit {
         CLI_EXIT_NOT_FOUND = 3,
         CLI_EXIT_REFUSED = 4,   /* not in this state */
         CLI_EXIT_STAYED = 5,    /* the migration failed, the sandbox runs at the source */
-        CLI_EXIT_UNDECIDED = 6, /* neither side may run it yet: see `ferry status` */
-        CLI_EXIT_INTERRUPTED = 130,
-        CLI_EXIT_TERMINATED = 143,
+        CLI_EXIT_UNDECIDED = 6, /* neither side may run it yet: see `ferry recover` */
+        CLI_EXIT_SIGNAL = 128,  /* and the signal's number: 130 for Ctrl-C */
 } cli_exit;
 
 typedef struct cli_context {
@@ -50,9 +49,11 @@ extern const cli_verb cmd_ls;
 extern const cli_verb cmd_migrate;
 extern const cli_verb cmd_recover;
 extern const cli_verb cmd_run;
-extern const cli_verb cmd_settle;
 extern const cli_verb cmd_status;
 extern const cli_verb cmd_stop;
+
+/* After a signal of rpc.h. */
+cli_exit cli_interrupted(void);
 
 /* Prints "ferry: message" and chooses the exit code from the error's. */
 cli_exit cli_fail(const ferry_error *error);

@@ -156,7 +156,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
         if (!cli_need_words("events", words, 1, names))
                 return CLI_EXIT_USAGE;
         if (run_events(cli, words->words[0], v->wait, &error) < 0)
-                return error.code == FERRY_CANCELLED ? CLI_EXIT_INTERRUPTED : cli_fail(&error);
+                return error.code == FERRY_CANCELLED ? cli_interrupted() : cli_fail(&error);
         return CLI_EXIT_OK;
 }
 

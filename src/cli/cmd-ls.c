@@ -9,6 +9,7 @@
 #include "cli/end.h"
 #include "cli/format.h"
 #include "cli/output.h"
+#include "cli/pair.h"
 #include "cli/reach.h"
 #include "cli/sandbox.h"
 #include "cli/table.h"
@@ -17,12 +18,28 @@
 typedef struct entry {
         shim_status *status; /* NULL: no shim answers */
         const char *state;
+        bool undecided;
+        char *advice; /* the command that helps; NULL: none is needed */
 } entry;
 
 static void entry_done(entry *e) {
         if (e->status)
                 protobuf_c_message_free_unpacked(&e->status->base, NULL);
-        e->status = NULL;
+        free(e->advice);
+        *e = (entry){ 0 };
+}
+
+/* One that cannot be told leaves the list as it is. */
+static void advise(const cli_context *cli, const char *name, entry *e) {
+        _cleanup_(freep) char *other =
+                pair_find(cli->root, name, e->status ? e->status->session->session_id : NULL);
+
+        if (asprintf(&e->advice, "ferry --root %s recover %s%s%s", cli->root, name,
+                     e->undecided ? " --to " : "",
+                     !e->undecided ? ""
+                     : other       ? other
+                                   : "TARGET") < 0)
+                e->advice = NULL;
 }
 
 /* Never fails for one sandbox: the list shows what can be known. False: interrupted. */
@@ -37,7 +54,12 @@ static bool look_at(const cli_context *cli, rpc_group *group, const char *name,
         if (sandbox_has_shim(cli->root, name, &has_shim, NULL) < 0)
                 return true;
         if (!has_shim) {
-                ret->state = end_has_living_vm(cli->root, name) ? "no shim" : "ended";
+                bool has_vm = end_has_living_vm(cli->root, name);
+
+                ret->state = has_vm ? "no shim" : "ended";
+                ret->undecided = end_has_open_session(cli->root, name);
+                if (has_vm || ret->undecided)
+                        advise(cli, name, ret);
                 return true;
         }
         if (sandbox_path(cli->root, name, "shim.sock", &path, &error) < 0 ||
@@ -45,12 +67,15 @@ static bool look_at(const cli_context *cli, rpc_group *group, const char *name,
             call_status(shim, &ret->status, &error) < 0)
                 return error.code != FERRY_CANCELLED;
         ret->state = reach_vm_state(ret->status, state);
+        ret->undecided = ret->status->session && ret->status->session->undecided;
+        if (ret->undecided)
+                advise(cli, name, ret);
         return true;
 }
 
 static int add_row(table *t, const char *name, const entry *e) {
         char vcpus[FORMAT_MAX] = "-", memory[FORMAT_MAX] = "-", since[FORMAT_MAX] = "-";
-        const char *session = "-";
+        _cleanup_(freep) char *session = NULL;
         const shim_status *s = e->status;
 
         if (s && s->vcpus > 0)
@@ -59,8 +84,14 @@ static int add_row(table *t, const char *name, const entry *e) {
                 format_bytes(s->memory_bytes, memory);
         if (s && s->running_since_usec > 0 && s->running_since_usec < wall_usec())
                 format_duration(wall_usec() - s->running_since_usec, since);
-        if (s && s->session)
-                session = s->session->state;
+        if (asprintf(&session, "%s%s%s",
+                     e->undecided      ? "undecided"
+                     : s && s->session ? s->session->state
+                                       : "-",
+                     e->advice ? ": " : "", e->advice ? e->advice : "") < 0) {
+                session = NULL;
+                return -ENOMEM;
+        }
         return table_add(t,
                          (const char *[]){ name, e->state, vcpus, memory, since,
                                            s && s->session ? s->session->origin : "-", session });
@@ -71,8 +102,8 @@ static int add_json(json_t *list, const char *name, const entry *e) {
 
         if (e->status && wire_to_json(&e->status->base, &status) < 0)
                 return -ENOMEM;
-        object = json_pack("{s:s, s:s, s:o}", "name", name, "state", e->state, "status",
-                           status ? status : json_null());
+        object = json_pack("{s:s, s:s, s:s?, s:o}", "name", name, "state", e->state, "recover",
+                           e->advice, "status", status ? status : json_null());
         return json_array_append_new(list, object) < 0 ? -ENOMEM : 0;
 }
 
@@ -93,7 +124,7 @@ static cli_exit print_list(const cli_context *cli, const sandbox_names *names, r
                 if (!look_at(cli, group, names->names[i], state, &e)) {
                         entry_done(&e);
                         json_decref(list);
-                        return CLI_EXIT_INTERRUPTED;
+                        return cli_interrupted();
                 }
                 r = cli->json ? add_json(list, names->names[i], &e)
                               : add_row(t, names->names[i], &e);

@@ -95,7 +95,7 @@ const cli_verb cmd_migrate = {
                    "The guest\nkeeps running, its memory and connections are kept. Ctrl-C or "
                    "SIGTERM cancels and rolls\nback: the sandbox goes on at the source. Exit code "
                    "5: it failed and runs at the source;\n6: undecided, neither side runs it until "
-                   "`ferry settle`; 130: cancelled, as asked.",
+                   "`ferry recover`; 130: cancelled, as asked.",
         .has_json = true,
         .options = migrate_options,
         .n_options = N_MIGRATE_OPTIONS,

@@ -1,57 +1,272 @@
 /* SPDX-License-Identifier: MIT */
 
-/* ferry recover: a shim for a VM whose shim has died. */
+/* ferry recover: makes a sandbox whole again. A shim that died is started anew; a migration session
+ * that was left open or undecided is settled with the other host. */
 
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/end.h"
-#include "cli/launch.h"
+#include "cli/mover.h"
+#include "cli/outcome.h"
+#include "cli/output.h"
+#include "cli/pair.h"
+#include "cli/peer.h"
 #include "cli/sandbox.h"
+#include "cli/wire-json.h"
 
-static int recover(const cli_context *cli, const char *name, bool *ret_started,
-                   ferry_error *reterr) {
-        _cleanup_(host_freep) host *h = NULL;
+typedef struct recover_values {
+        const char *to;
+        bool cancel;
+} recover_values;
+
+static const cli_option options[] = {
+        { "to", "TARGET", "the migration's other host; default: as `ferry migrate` noted it",
+          CLI_OPTION_TEXT, offsetof(recover_values, to) },
+        { "cancel", NULL, "roll back a transfer that is still under way", CLI_OPTION_SWITCH,
+          offsetof(recover_values, cancel) },
+};
+
+/* One of the two hosts. */
+typedef struct place {
+        peer *host;
+        rpc *shim;           /* the group's; NULL: nothing of the sandbox is there */
+        shim_status *status; /* with `shim` */
+        bool started;        /* its shim, by us */
+} place;
+
+typedef struct recovery {
+        const cli_context *cli;
+        const char *name;
+        const recover_values *values;
+        rpc_group *group;
+        place here, there;
+        char *recorded; /* the other root, as noted; NULL */
+} recovery;
+
+static void place_done(place *p) {
+        if (p->status)
+                protobuf_c_message_free_unpacked(&p->status->base, NULL);
+        p->host = peer_free(p->host);
+}
+
+static void recovery_done(recovery *r) {
+        rpc_group_free(r->group); /* the connections too */
+        place_done(&r->here);
+        place_done(&r->there);
+        free(r->recorded);
+}
+
+static bool is_left(const char *root, const char *name) {
+        bool has_shim = false;
+
+        return sandbox_has_shim(root, name, &has_shim, NULL) < 0 || has_shim ||
+               end_has_living_vm(root, name) || end_has_open_session(root, name);
+}
+
+/* The shim of one host, started where it died, and what it knows. */
+static int look_at(recovery *r, place *p, const char *label, ferry_error *reterr) {
         bool has_shim = true;
-        int r;
+        int e;
 
-        r = sandbox_check_exists(cli->root, name, reterr);
-        if (r == 0)
-                r = host_read(cli->root, &h, reterr);
-        if (r < 0)
-                return r;
-        r = sandbox_has_shim(cli->root, name, &has_shim, NULL);
-        if (r < 0)
-                return ferry_error_set_errno(reterr, r, "%s", name);
-        *ret_started = !has_shim;
-        if (has_shim)
-                return 0;
-        if (!end_has_living_vm(cli->root, name))
+        e = sandbox_check_exists(p->host->root, r->name, reterr);
+        if (e < 0)
+                return e;
+        if (!is_left(p->host->root, r->name))
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
                                        "no VM of %s is left to recover; `ferry --root %s stop %s` "
                                        "removes what remains",
-                                       name, cli->root, name);
-        return launch_shim(h, name, NULL, reterr);
+                                       r->name, p->host->root, r->name);
+        (void)sandbox_has_shim(p->host->root, r->name, &has_shim, NULL);
+        e = p->host->operations->open(p->host, r->group, r->name, true, label, &p->shim, reterr);
+        if (e < 0)
+                return e;
+        p->started = !has_shim;
+        return end_status_settled(r->group, p->shim, &p->status, reterr);
+}
+
+static const Ferry__Shim__V1__Session *session_of(const place *p) {
+        return p->status ? p->status->session : NULL;
+}
+
+static bool has_part(const place *p, const char *session_id) {
+        if (!p->status)
+                return false;
+        if (p->status->session && strcmp(p->status->session->session_id, session_id) == 0)
+                return true;
+        for (size_t i = 0; i < p->status->n_tombstones; i++)
+                if (strcmp(p->status->tombstones[i]->session_id, session_id) == 0)
+                        return true;
+        return false;
+}
+
+/* No session of it is open here, and no other host was named. */
+static cli_exit finish_alone(const recovery *r) {
+        const char *state;
+        char buffer[64];
+
+        state = wire_enum_name(&ferry__shim__v1__vm_state__descriptor,
+                               (int)r->here.status->vm_state, buffer);
+        if (r->cli->json)
+                return output_json(json_pack("{s:s, s:s, s:s}", "name", r->name, "outcome",
+                                             r->here.started ? "shim started" : "nothing to do",
+                                             "vm_state", state));
+        fprintf(stderr, "ferry: %s\n",
+                r->here.started ? "a new shim has taken over" : "its shim runs");
+        if (r->here.status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
+                fprintf(stderr, "ferry: its VM is %s\n", state);
+        return CLI_EXIT_OK;
+}
+
+/* A session, and nobody knows with whom. */
+static cli_exit explain_session(const recovery *r) {
+        const Ferry__Shim__V1__Session *s = r->here.status->session;
+
+        fprintf(stderr,
+                "ferry: %s is the %s of the migration session %s, which is %s here; name the other "
+                "host: `ferry --root %s recover %s --to TARGET`\n",
+                r->name, s->origin, s->session_id, s->undecided ? "undecided" : s->state,
+                r->cli->root, r->name);
+        return s->undecided ? CLI_EXIT_UNDECIDED : CLI_EXIT_REFUSED;
+}
+
+/* Where --to leads, and that it is the host of this session. */
+static int look_there(recovery *r, const char *target, ferry_error *reterr) {
+        const Ferry__Shim__V1__Session *s = session_of(&r->here);
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        int e;
+
+        e = peer_open(target, &r->there.host, reterr);
+        if (e < 0)
+                return e;
+        e = look_at(r, &r->there, "the other host's shim", &error);
+        if (e < 0 && error.code != FERRY_NOT_FOUND)
+                fprintf(stderr, "ferry: %s: %s\n", target, ferry_error_message(&error));
+        if (!s || has_part(&r->there, s->session_id))
+                return 0;
+        if (r->recorded && !outcome_is_same_place(r->recorded, target))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "%s has no part in the session %s of %s: that is with %s",
+                                       target, s->session_id, r->name, r->recorded);
+        if (r->there.status)
+                fprintf(stderr,
+                        "ferry: the %s in %s has no part in the session, and is left alone\n",
+                        r->name, target);
+        return 0;
+}
+
+static cli_exit tell(const recovery *r, mover *m, mover_place at) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        ferry_error_set(&error, FERRY_ABORTED, -ECONNABORTED, "the session %s was left open",
+                        m->session_id);
+        if (at == MOVER_AT_DESTINATION)
+                return outcome_success(r->cli, m);
+        if (at == MOVER_AT_SOURCE)
+                return outcome_rolled_back(r->cli, m);
+        return outcome_after_failure(r->cli, m, at, &error);
+}
+
+static cli_exit settle(recovery *r, ferry_error *error) {
+        bool found_here = session_of(&r->here) != NULL, here_is_source;
+        const Ferry__Shim__V1__Session *s =
+                found_here ? session_of(&r->here) : session_of(&r->there);
+        place *source, *destination;
+        cli_exit code;
+        mover m;
+
+        here_is_source = (strcmp(s->origin, "source") == 0) == found_here;
+        source = here_is_source ? &r->here : &r->there;
+        destination = here_is_source ? &r->there : &r->here;
+        if (mover_init(&m, r->group, source->host, destination->host, r->name, error) < 0)
+                return cli_fail(error);
+        if (strlen(s->session_id) >= sizeof(m.session_id)) {
+                ferry_error_set(error, FERRY_FAILED_PRECONDITION, -ENAMETOOLONG,
+                                "the session %.64s is not one of `ferry migrate`: settle it with "
+                                "what began it",
+                                s->session_id);
+                return cli_fail(error);
+        }
+        strcpy(m.session_id, s->session_id);
+        /* asked anew by mover_settle(), under their own names */
+        source->shim = source->shim ? rpc_close(source->shim) : NULL;
+        destination->shim = destination->shim ? rpc_close(destination->shim) : NULL;
+        m.made_destination = sandbox_check_exists(destination->host->root, r->name, NULL) == 0;
+        code = tell(r, &m, mover_settle(&m, r->values->cancel));
+        mover_done(&m);
+        return code;
+}
+
+static cli_exit recover(recovery *r, ferry_error *error) {
+        const char *target = r->values->to;
+        int e;
+
+        if (rpc_group_new(&r->group, error) < 0 ||
+            peer_open(r->cli->root, &r->here.host, error) < 0)
+                return cli_fail(error);
+        e = look_at(r, &r->here, "the shim", error);
+        /* Nothing here: with --to the session may be found at the other side. */
+        if (e < 0 && (!target ||
+                      (error->code != FERRY_NOT_FOUND && error->code != FERRY_FAILED_PRECONDITION)))
+                return cli_fail(error);
+        ferry_error_done(error);
+        r->recorded = pair_find(r->cli->root, r->name,
+                                session_of(&r->here) ? session_of(&r->here)->session_id : NULL);
+        if (!target)
+                target = r->recorded;
+        if (!target)
+                return session_of(&r->here) ? explain_session(r) : finish_alone(r);
+        if (look_there(r, target, error) < 0)
+                return cli_fail(error);
+        if (session_of(&r->here) || session_of(&r->there))
+                return settle(r, error);
+        if (r->here.started || !r->values->to) {
+                pair_forget(r->cli->root, r->name);
+                return finish_alone(r);
+        }
+        ferry_error_set(error, FERRY_NOT_FOUND, -ENOENT,
+                        "neither %s nor %s has a migration session of %s that is open",
+                        r->cli->root, target, r->name);
+        return cli_fail(error);
 }
 
 static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
         static const char *const names[] = { "the sandbox's NAME" };
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        bool started = false;
+        recovery r = { .cli = cli, .values = values };
+        cli_exit code;
 
         if (!cli_need_words("recover", words, 1, names))
                 return CLI_EXIT_USAGE;
-        if (recover(cli, words->words[0], &started, &error) < 0)
+        r.name = words->words[0];
+        if (sandbox_check_name(r.name, &error) < 0)
                 return cli_fail(&error);
-        fprintf(stderr, "ferry: %s\n", started ? "a new shim has taken over" : "its shim runs");
-        return CLI_EXIT_OK;
+        if (r.values->to && outcome_is_same_place(cli->root, r.values->to))
+                return cli_fail_usage("recover",
+                                      "--to is this host: name the migration's other one");
+        code = recover(&r, &error);
+        recovery_done(&r);
+        return code;
 }
 
 const cli_verb cmd_recover = {
         .name = "recover",
-        .arguments = "NAME",
-        .summary = "start a shim again for a VM that has lost its own",
-        .details = "QEMU outlives its shim. The new shim finds the running VM and the journal, and "
-                   "goes on\nwhere the old one was; the guest does not notice.",
+        .arguments = "NAME [--to TARGET] [--cancel]",
+        .summary = "bring back a sandbox: its shim, and a migration that was left open",
+        .details =
+                "A shim that died is started again: QEMU outlives it, the guest does not notice. A "
+                "migration\nwhose `ferry migrate` was killed, or that was left undecided, is "
+                "settled "
+                "from either host:\nboth sides are asked, the one's record is carried to the other "
+                "where that decides, and the\nsession is closed.\n\n"
+                "0: it is whole, and runs on the side that is told. 1: its VM has ended. 4: a "
+                "transfer is under\nway and its source owns it: wait, or --cancel. 6: undecided, "
+                "as "
+                "the other side cannot be asked;\nboth are left as they are.",
+        .has_json = true,
+        .options = options,
+        .n_options = ELEMENTS(options),
+        .values_size = sizeof(recover_values),
         .run = run,
 };

@@ -100,7 +100,7 @@ static void print_log(const char *root, const char *name, const char *file) {
 static void undo(const host *h, const char *name, rpc_group *group, rpc *shim) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
-        rpc_group_set_deaf(group, true);
+        rpc_group_set_deaf(group, "undoing the start");
         if (shim && rpc_is_open(shim))
                 (void)call_stop(shim, true, NULL);
         (void)end_wait(h, group, name, NULL); /* it writes to its log to the last */
@@ -144,7 +144,7 @@ static cli_exit wait_for_end(rpc_group *group, const watcher *w) {
 
         while (!w->stopped && !w->ended)
                 if (rpc_group_wait(group, UINT64_MAX, &error) < 0)
-                        return CLI_EXIT_INTERRUPTED; /* the sandbox runs on */
+                        return cli_interrupted(); /* the sandbox runs on */
         if (w->reason[0] != '\0')
                 fprintf(stderr, "ferry: %s\n", w->reason);
         return CLI_EXIT_OK;

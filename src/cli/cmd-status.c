@@ -34,12 +34,14 @@ static void print_report(const Ferry__Shim__V1__Report *report) {
                 printf("  %-14s %s\n", "sent", format_bytes(report->bytes, text));
 }
 
-static void print_session(const Ferry__Shim__V1__Session *session) {
+static void print_session(const char *root, const char *name,
+                          const Ferry__Shim__V1__Session *session) {
         printf("session:     %s\n  %-14s %s\n  %-14s %s (%s)\n", session->session_id, "side",
                session->origin, "state", session->state, session->detail);
         if (session->undecided)
-                printf("  undecided: this side cannot know who runs the guest; see `ferry settle "
-                       "--help`\n");
+                printf("  %-14s this side cannot know who runs the guest: `ferry --root %s recover "
+                       "%s`\n",
+                       "undecided", root, name);
         if (session->reason[0] != '\0')
                 printf("  %-14s %s\n", "reason", session->reason);
         if (session->report)
@@ -65,7 +67,7 @@ static void print_status(const cli_context *cli, const char *name, const reach *
         printf("shim:        process %u, %s\nowner:       %s\n", s->shim_pid, s->shim_version,
                reach_owner(s, text));
         if (s->session)
-                print_session(s->session);
+                print_session(cli->root, name, s->session);
         for (size_t i = 0; i < s->n_tombstones; i++)
                 printf("past:        session %s: %s\n", s->tombstones[i]->session_id,
                        s->tombstones[i]->verdict);

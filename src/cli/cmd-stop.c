@@ -10,6 +10,8 @@
 #include "cli/reach.h"
 #include "cli/sandbox.h"
 
+#define TRIES_MAX 5U
+
 typedef struct stop_values {
         bool force;
 } stop_values;
@@ -23,6 +25,7 @@ static const cli_option options[] = {
  * its journal, that decides whether this VM may be ended. */
 static int stop_vm(const cli_context *cli, rpc_group *group, const char *name, bool force,
                    ferry_error *reterr) {
+        _cleanup_(message_freep) shim_status *status = NULL;
         _cleanup_(peer_freep) peer *here = NULL;
         _cleanup_(rpc_closep) rpc *shim = NULL;
         int r;
@@ -30,13 +33,35 @@ static int stop_vm(const cli_context *cli, rpc_group *group, const char *name, b
         r = peer_open(cli->root, &here, reterr);
         if (r == 0)
                 r = here->operations->open(here, group, name, true, "the shim", &shim, reterr);
+        if (r == 0 && !force)
+                r = end_status_settled(group, shim, &status, reterr);
         return r < 0 ? r : call_stop(shim, force, reterr);
+}
+
+static int stop_once(const cli_context *cli, const host *h, rpc_group *group, const char *name,
+                     bool force, ferry_error *reterr) {
+        bool has_shim = true;
+        int r;
+
+        r = sandbox_has_shim(cli->root, name, &has_shim, NULL);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "%s", name);
+        if (has_shim || end_has_living_vm(cli->root, name)) {
+                r = stop_vm(cli, group, name, force, reterr);
+                if (r < 0)
+                        return r;
+        } else if (!force && end_has_open_session(cli->root, name))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "a migration of %s is not settled, and what is left here "
+                                       "may be needed for that: `ferry --root %s recover %s`, or "
+                                       "--force",
+                                       name, cli->root, name);
+        return end_wait_and_remove(h, group, name, reterr);
 }
 
 static int stop(const cli_context *cli, const char *name, bool force, ferry_error *reterr) {
         _cleanup_(rpc_group_freep) rpc_group *group = NULL;
         _cleanup_(host_freep) host *h = NULL;
-        bool has_shim = true;
         int r;
 
         r = sandbox_check_exists(cli->root, name, reterr);
@@ -46,15 +71,14 @@ static int stop(const cli_context *cli, const char *name, bool force, ferry_erro
                 r = rpc_group_new(&group, reterr);
         if (r < 0)
                 return r;
-        r = sandbox_has_shim(cli->root, name, &has_shim, NULL);
-        if (r < 0)
-                return ferry_error_set_errno(reterr, r, "%s", name);
-        if (has_shim || end_has_living_vm(cli->root, name)) {
-                r = stop_vm(cli, group, name, force, reterr);
-                if (r < 0)
-                        return r;
+        /* A `ferry migrate` that sees the shim end starts it again, to ask its journal. */
+        for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
+                ferry_error_done(reterr);
+                r = stop_once(cli, h, group, name, force, reterr);
+                if (r == 0 || reterr->code != FERRY_ABORTED)
+                        break;
         }
-        return end_wait_and_remove(h, group, name, reterr);
+        return r;
 }
 
 static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {

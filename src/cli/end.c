@@ -5,12 +5,14 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "cli/calls.h"
 #include "cli/sandbox.h"
+#include "migration/journal.h"
 #include "vm/record.h"
 
-#define EXIT_TIMEOUT  (30 * USEC_PER_SEC)
-#define EXIT_INTERVAL (10 * USEC_PER_MSEC)
+#define EXIT_TIMEOUT   (30 * USEC_PER_SEC)
+#define EXIT_INTERVAL  (10 * USEC_PER_MSEC)
+#define START_TIMEOUT  (15 * USEC_PER_SEC)
+#define START_INTERVAL (20 * USEC_PER_MSEC)
 
 bool end_has_living_vm(const char *root, const char *name) {
         _cleanup_(closep) int folder = -EBADF, process = -EBADF;
@@ -25,6 +27,20 @@ bool end_has_living_vm(const char *root, const char *name) {
         return vm_record_open_process(&record, &process) == 0;
 }
 
+bool end_has_open_session(const char *root, const char *name) {
+        _cleanup_(journal_freep) journal *j = NULL;
+        _cleanup_(closep) int folder = -EBADF;
+        _cleanup_(freep) char *path = NULL;
+
+        if (sandbox_path(root, name, NULL, &path, NULL) < 0)
+                return true;
+        folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        /* looked for first: opening one makes it */
+        if (folder < 0 || faccessat(folder, "journal", F_OK, 0) < 0)
+                return false;
+        return journal_open(folder, &j, NULL) < 0 || journal_current(j) != NULL;
+}
+
 /* A spin of the group until `usec` from now; streams go on meanwhile. */
 static int pause_for(rpc_group *group, uint64_t usec, ferry_error *reterr) {
         uint64_t until = now_usec() + usec;
@@ -35,8 +51,30 @@ static int pause_for(rpc_group *group, uint64_t usec, ferry_error *reterr) {
         return r;
 }
 
+int end_status_settled(rpc_group *group, rpc *shim, shim_status **ret, ferry_error *reterr) {
+        uint64_t deadline = now_usec() + START_TIMEOUT;
+
+        for (;;) {
+                shim_status *status;
+                int r = call_status(shim, &status, reterr);
+
+                if (r < 0)
+                        return r;
+                if (status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_STARTING ||
+                    now_usec() >= deadline) {
+                        *ret = status;
+                        return 0;
+                }
+                protobuf_c_message_free_unpacked(&status->base, NULL);
+                r = pause_for(group, START_INTERVAL, reterr);
+                if (r < 0)
+                        return r;
+        }
+}
+
 int end_wait(const host *h, rpc_group *group, const char *name, ferry_error *reterr) {
         uint64_t deadline = now_usec() + EXIT_TIMEOUT;
+        pid_t first = 0;
 
         for (;;) {
                 bool has_shim = true;
@@ -48,6 +86,13 @@ int end_wait(const host *h, rpc_group *group, const char *name, ferry_error *ret
                         return ferry_error_set_errno(reterr, r, "the shim of %s", name);
                 if (!has_shim)
                         return 0;
+                if (first == 0)
+                        first = pid;
+                else if (pid > 0 && pid != first)
+                        return ferry_error_set(reterr, FERRY_ABORTED, -EAGAIN,
+                                               "another shim of %s was started meanwhile (process "
+                                               "%d)",
+                                               name, (int)pid);
                 if (now_usec() >= deadline)
                         return ferry_error_set(reterr, FERRY_DEADLINE_EXCEEDED, -ETIMEDOUT,
                                                "the shim of %s (process %d) has not ended within "
@@ -132,9 +177,15 @@ int end_empty_shim(const host *h, rpc_group *group, const char *name, ferry_erro
 
 int end_explain_no_shim(const char *root, const char *name, ferry_error *reterr) {
         if (end_has_living_vm(root, name))
+                return ferry_error_set(
+                        reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
+                        "the VM of %s is there, but its shim does not; `ferry --root %s "
+                        "recover %s` starts one",
+                        name, root, name);
+        if (end_has_open_session(root, name))
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
-                                       "the VM of %s runs, but its shim does not; `ferry --root %s "
-                                       "recover %s` starts one",
+                                       "neither shim nor VM of %s is left, but a migration of it "
+                                       "is not settled: `ferry --root %s recover %s`",
                                        name, root, name);
         return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
                                "%s has ended: neither shim nor VM is left; `ferry --root %s stop "

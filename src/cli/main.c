@@ -9,8 +9,8 @@
 #include "cli/cli.h"
 
 static const cli_verb *const verbs[] = {
-        &cmd_run,    &cmd_ls,     &cmd_status,  &cmd_console, &cmd_stop, &cmd_migrate,
-        &cmd_settle, &cmd_events, &cmd_recover, &cmd_image,   &cmd_host,
+        &cmd_run,     &cmd_ls,     &cmd_status,  &cmd_console, &cmd_stop,
+        &cmd_migrate, &cmd_events, &cmd_recover, &cmd_image,   &cmd_host,
 };
 
 static const char exit_codes[] =
@@ -21,8 +21,9 @@ static const char exit_codes[] =
         "  3    there is no such sandbox, file or program\n"
         "  4    refused in this state\n"
         "  5    the migration failed; the sandbox runs at the source\n"
-        "  6    undecided: neither side may run the sandbox yet; see `ferry settle --help`\n"
-        "  130  interrupted (Ctrl-C); 143 by SIGTERM. A migration was rolled back\n";
+        "  6    undecided: neither side may run the sandbox yet; see `ferry recover --help`\n"
+        "  130  interrupted (Ctrl-C); 143 by SIGTERM, 129 by a hang-up. A migration was rolled "
+        "back\n";
 
 static cli_exit print_help(void) {
         printf("Usage: ferry [--root DIR] [--json] VERB ...\n\n"

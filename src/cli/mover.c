@@ -79,9 +79,10 @@ static int check_source(mover *m, ferry_error *reterr) {
                 return r;
         if (status->session)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
-                                       "%s has a migration session already (%s); `ferry settle` "
-                                       "finishes one that was left behind",
-                                       m->name, status->session->session_id);
+                                       "%s has a migration session already (%s); `ferry --root %s "
+                                       "recover %s` finishes one that was left behind",
+                                       m->name, status->session->session_id, m->from->root,
+                                       m->name);
         if (status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
                                        "%s does not run%s%s", m->name,
@@ -104,15 +105,18 @@ static int export_it(mover *m, InitializeOptions *options, PrepareAndExportSandb
 
 static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         _cleanup_(message_freep) PrepareAndExportSandboxResponse *exported = NULL;
+        _cleanup_(message_freep) shim_status *status = NULL;
         int r;
 
         r = export_it(m, options, &exported, reterr);
         if (r < 0)
                 return r;
+        m->from->operations->remember(m->from, m->name, m->session_id, m->to);
         r = m->to->operations->start_destination(m->to, m->name, reterr);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "host %s", m->to->name);
         m->made_destination = true;
+        m->to->operations->remember(m->to, m->name, m->session_id, m->from);
         r = m->to->operations->open(m->to, m->group, m->name, false, "the destination's shim",
                                     &m->destination, reterr);
         if (r < 0)
@@ -121,7 +125,9 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "the destination cannot take it");
         r = call_prepare(m->destination, m->session_id, reterr);
-        return r < 0 ? ferry_error_prefix(reterr, r, "the destination cannot prepare it") : 0;
+        if (r < 0)
+                return ferry_error_prefix(reterr, r, "the destination cannot prepare it");
+        return call_status(m->destination, &status, reterr); /* which process is its QEMU */
 }
 
 static int connect_both(mover *m, ferry_error *reterr) {
@@ -182,11 +188,28 @@ static int check_both(const mover *m, ferry_error *reterr) {
         return r < 0 ? r : check_side(m, PROGRESS_DESTINATION, m->destination, reterr);
 }
 
+/* What moves while a migration does, as one number. */
+static uint64_t sum_of(const progress *p) {
+        uint64_t sum = p->sent + p->pass;
+
+        for (size_t i = 0; i < ELEMENTS(p->sides); i++)
+                sum = 31 * sum + (uint64_t)p->sides[i].phase;
+        return sum;
+}
+
 static int wait_done(mover *m, ferry_error *reterr) {
+        uint64_t sum = 0, moved_usec = now_usec();
+
         for (;;) {
                 uint64_t now = now_usec();
                 int r;
 
+                if (sum_of(&m->progress) != sum) {
+                        sum = sum_of(&m->progress);
+                        moved_usec = now;
+                }
+                rpc_explain_silence(m->source, NULL, now - moved_usec);
+                rpc_explain_silence(m->destination, NULL, now - moved_usec);
                 r = check_both(m, reterr);
                 if (r < 0)
                         return r;
@@ -209,7 +232,8 @@ static int wait_done(mover *m, ferry_error *reterr) {
 static void take_report(rpc *shim, Ferry__Shim__V1__Report **ret) {
         shim_status *status;
 
-        if (*ret || !rpc_is_open(shim) || call_status(shim, &status, NULL) < 0)
+        if (*ret || !rpc_is_open(shim) || rpc_is_silent(shim) ||
+            call_status(shim, &status, NULL) < 0)
                 return;
         if (status->session)
                 *ret = TAKE_PTR(status->session->report);
@@ -225,7 +249,7 @@ void mover_take_figures(mover *m) {
         take_report(m->source, &f->source);
         take_report(m->destination, &f->destination);
         if (f->source && f->source->total_usec > f->total_usec)
-                f->total_usec = f->source->total_usec; /* we came late: `ferry settle` */
+                f->total_usec = f->source->total_usec; /* we came late: `ferry recover` */
         f->passes = f->source && f->source->passes > 0 ? f->source->passes : m->progress.passes;
         f->bytes = f->source && f->source->bytes > 0 ? f->source->bytes : m->progress.sent;
         if (f->destination && f->destination->blackout_usec > 0)
@@ -237,6 +261,7 @@ void mover_take_figures(mover *m) {
 }
 
 int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error *reterr) {
+        static const char handed_over[] = "it has moved already, and is being finished";
         int r;
 
         r = check_source(m, reterr);
@@ -252,7 +277,7 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
                 return r;
         /* From here on there is nothing to cancel: see it through. */
         if (!by_caller)
-                rpc_group_set_deaf(m->group, true);
+                rpc_group_set_deaf(m->group, handed_over);
         r = call_finalize(m->source, m->session_id, FINALIZE_ACTION__FINALIZE_ACTION_STOP, NULL,
                           reterr);
         if (r == 0)
@@ -260,7 +285,7 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
                                   FINALIZE_ACTION__FINALIZE_ACTION_RESUME, NULL, reterr);
         if (r < 0)
                 return r;
-        rpc_group_set_deaf(m->group, true);
+        rpc_group_set_deaf(m->group, handed_over);
         mover_take_figures(m);
         return 0;
 }
@@ -271,6 +296,9 @@ static int close_session(const mover *m, rpc *shim, ferry_error *reterr) {
 
         if (!rpc_is_open(shim))
                 return 0;
+        if (rpc_is_silent(shim))
+                return ferry_error_set(reterr, FERRY_DEADLINE_EXCEEDED, -ETIMEDOUT,
+                                       "%s still does not answer", rpc_get_label(shim));
         r = call_cleanup(shim, m->session_id, reterr);
         return r < 0 ? ferry_error_prefix(reterr, r, "%s cannot close the session",
                                           rpc_get_label(shim))
@@ -281,18 +309,22 @@ int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         int r, e;
 
-        rpc_group_set_deaf(m->group, true);
+        rpc_group_set_deaf(m->group, "closing the sessions");
         /* Each by itself: the one may be well and the other not. The winner's first. */
         if (place == MOVER_AT_DESTINATION) {
                 r = close_session(m, m->destination, reterr);
                 e = close_session(m, m->source, &error);
                 if (e == 0)
                         e = m->from->operations->clear(m->from, m->group, m->name, &error);
+                if (r == 0 && e == 0)
+                        m->to->operations->remember(m->to, m->name, NULL, NULL);
         } else {
                 r = close_session(m, m->source, reterr);
                 e = close_session(m, m->destination, &error);
                 if (e == 0 && m->made_destination)
                         e = m->to->operations->clear(m->to, m->group, m->name, &error);
+                if (r == 0 && e == 0)
+                        m->from->operations->remember(m->from, m->name, NULL, NULL);
         }
         if (r == 0 && e < 0)
                 ferry_error_move(reterr, &error);

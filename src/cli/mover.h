@@ -22,6 +22,7 @@ typedef enum mover_place {
         MOVER_AT_SOURCE,
         MOVER_AT_DESTINATION,
         MOVER_NOWHERE,   /* its VM has ended, on both sides */
+        MOVER_GAVE_UP,   /* a person who did not want to wait any longer */
         MOVER_UNDER_WAY, /* still the source's, and nobody said to cancel */
 } mover_place;
 
@@ -58,7 +59,7 @@ void mover_done(mover *m);
 int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error *reterr);
 
 /* `cancel`: a transfer that is under way is cancelled; else it is left alone, and what is not
- * settled within ten seconds is MOVER_UNDER_WAY. With `cancel`, or once the guest is handed over,
+ * settled within three seconds is MOVER_UNDER_WAY. With `cancel`, or once the guest is handed over,
  * it takes a minute to give up: MOVER_UNDECIDED. Not interruptible. */
 mover_place mover_settle(mover *m, bool cancel);
 

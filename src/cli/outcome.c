@@ -68,9 +68,13 @@ cli_exit outcome_success(const cli_context *cli, mover *m) {
         return CLI_EXIT_OK;
 }
 
-static cli_exit interrupted_exit(const mover *m) {
-        return rpc_group_get_signal(m->group) == SIGINT ? CLI_EXIT_INTERRUPTED
-                                                        : CLI_EXIT_TERMINATED;
+cli_exit outcome_rolled_back(const cli_context *cli, mover *m) {
+        clear(m, MOVER_AT_SOURCE);
+        if (cli->json)
+                return print_json(m, "rolled back", m->from->name, NULL);
+        printf("%s runs on host %s (ferry --root %s status %s)\n", m->name, m->from->name,
+               m->from->root, m->name);
+        return CLI_EXIT_OK;
 }
 
 cli_exit outcome_not_begun(const cli_context *cli, const mover *m, const ferry_error *error) {
@@ -78,7 +82,7 @@ cli_exit outcome_not_begun(const cli_context *cli, const mover *m, const ferry_e
 
         if (cli->json)
                 (void)print_json(m, "not begun", m->from->name, error);
-        return error->code == FERRY_CANCELLED ? interrupted_exit(m) : code;
+        return code;
 }
 
 static cli_exit stayed(const cli_context *cli, mover *m, const ferry_error *error) {
@@ -91,23 +95,41 @@ static cli_exit stayed(const cli_context *cli, mover *m, const ferry_error *erro
         if (cli->json)
                 (void)print_json(m, cancelled ? "cancelled" : "failed", m->from->name, error);
         if (cancelled)
-                return interrupted_exit(m);
+                return cli_interrupted();
         /* What the person asked for was refused before anything moved. */
         if (error->code == FERRY_ALREADY_EXISTS)
                 return CLI_EXIT_REFUSED;
         return CLI_EXIT_STAYED;
 }
 
+/* The side that still has something of it. */
+static const peer *kept(const mover *m) {
+        return m->source && rpc_is_open(m->source) ? m->from : m->to;
+}
+
+/* The person did not wait for the end. */
+static cli_exit gave_up(const cli_context *cli, const mover *m, const ferry_error *error) {
+        fprintf(stderr,
+                "ferry: gave up waiting; nothing was removed. To finish it:\n"
+                "  ferry --root %s recover %s --to %s --cancel\n",
+                m->from->root, m->name, m->to->root);
+        if (cli->json)
+                (void)print_json(m, "gave up", "unknown", error);
+        return CLI_EXIT_UNDECIDED;
+}
+
 static cli_exit undecided(const cli_context *cli, const mover *m, const ferry_error *error) {
         fprintf(stderr,
-                "ferry: the migration failed: %s\n"
+                "ferry: the migration is not settled: %s\n"
                 "ferry: UNDECIDED: it cannot be known now which side may run %s, so neither is "
                 "made to.\n"
-                "  Nothing was removed. To look:    ferry --root %s status %s\n"
-                "                                   ferry --root %s status %s\n"
-                "  To settle it once both answer:   ferry --root %s settle %s --to %s\n",
+                "  To look:                  ferry --root %s status %s\n"
+                "                            ferry --root %s status %s\n"
+                "  Once both hosts answer:   ferry --root %s recover %s --to %s\n"
+                "  To give it up, though it may be the only copy:\n"
+                "                            ferry --root %s stop %s --force\n",
                 ferry_error_message(error), m->name, m->from->root, m->name, m->to->root, m->name,
-                m->from->root, m->name, m->to->root);
+                m->from->root, m->name, m->to->root, kept(m)->root, m->name);
         if (cli->json)
                 (void)print_json(m, "undecided", "unknown", error);
         return CLI_EXIT_UNDECIDED;
@@ -137,6 +159,8 @@ cli_exit outcome_after_failure(const cli_context *cli, mover *m, mover_place pla
                 if (cli->json)
                         (void)print_json(m, "under way", m->from->name, error);
                 return CLI_EXIT_REFUSED;
+        case MOVER_GAVE_UP:
+                return gave_up(cli, m, error);
         case MOVER_UNDECIDED:
                 return undecided(cli, m, error);
         }

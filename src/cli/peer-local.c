@@ -14,6 +14,7 @@
 #include "cli/host.h"
 #include "cli/launch.h"
 #include "cli/netns.h"
+#include "cli/pair.h"
 #include "cli/sandbox.h"
 #include "cli/socket-pass.h"
 
@@ -116,6 +117,13 @@ static int connect_from(peer *p, peer *source, rpc *shim, const char *name, cons
         return 0;
 }
 
+static void remember(peer *p, const char *name, const char *session_id, const peer *other) {
+        if (session_id)
+                pair_remember(host_of(p)->root, name, session_id, other->root);
+        else
+                pair_forget(host_of(p)->root, name);
+}
+
 static int clear(peer *p, rpc_group *group, const char *name, ferry_error *reterr) {
         return end_empty_shim(host_of(p), group, name, reterr);
 }
@@ -134,6 +142,7 @@ static const peer_operations operations = {
         .start_destination = start_destination,
         .open = open_shim,
         .connect = connect_from,
+        .remember = remember,
         .give_socket = give_socket,
         .clear = clear,
         .free = local_free,
@@ -145,7 +154,7 @@ int peer_open(const char *target, peer **ret, ferry_error *reterr) {
         int r;
 
         if (target[0] != '/')
-                return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "'%.128s' is no absolute path of a state root on this "
                                        "machine; other machines need ferry's node agent, which "
                                        "this version does not have",

@@ -26,6 +26,8 @@ typedef struct peer_operations {
          * the other. Both peers are of the same kind. */
         int (*connect)(peer *p, peer *source, rpc *shim, const char *name, const char *session_id,
                        int *ret_source_fd, ferry_error *reterr);
+        /* Notes which other host the session is with; `session_id` NULL: none any more. */
+        void (*remember)(peer *p, const char *name, const char *session_id, const peer *other);
         /* Gives a connected socket of ours to this host's shim. The descriptor is borrowed. */
         int (*give_socket)(peer *p, rpc *shim, const char *name, const char *session_id, int fd,
                            ferry_error *reterr);

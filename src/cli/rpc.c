@@ -3,19 +3,29 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
+#include "cli/process.h"
 #include "ttrpc/ttrpc.h"
 
 #define CONNECTIONS_MAX 4U
 #define POLL_MAX_MSEC   60000
 
+/* How long a call may take before the person hears of it: when something is seen to stand, and in
+ * any case. */
+#define SILENCE_SEEN (3 * USEC_PER_SEC)
+#define SILENCE_LONG (10 * USEC_PER_SEC)
+
 struct rpc {
         rpc_group *group;
         ttrpc_client *client; /* NULL once the connection is gone */
         char *label;
+        pid_t pid, qemu_pid; /* the shim's; 0: not known */
+        bool is_silent;      /* the person was told that it does not answer */
         const ProtobufCMessageDescriptor *stream_type;
         rpc_on_message on_message;
         rpc_on_end on_end;
@@ -24,8 +34,8 @@ struct rpc {
 
 struct rpc_group {
         int signal_fd;
-        int signal;
-        bool deaf;
+        const char *deaf; /* what must be finished */
+        bool warned, gave_up;
         rpc *connections[CONNECTIONS_MAX];
 };
 
@@ -40,6 +50,8 @@ typedef struct waiting {
         ProtobufCMessage *reply;
         ferry_error error;
 } waiting;
+
+static int first_signal;
 
 /* ---- the group ---- */
 
@@ -78,20 +90,36 @@ rpc_group *rpc_group_free(rpc_group *group) {
         return NULL;
 }
 
-int rpc_group_get_signal(const rpc_group *group) {
-        return group->signal;
+int rpc_get_signal(void) {
+        return first_signal;
 }
 
-void rpc_group_set_deaf(rpc_group *group, bool deaf) {
-        group->deaf = deaf;
+void rpc_group_set_deaf(rpc_group *group, const char *what) {
+        group->deaf = what;
+}
+
+bool rpc_group_has_given_up(const rpc_group *group) {
+        return group->gave_up;
+}
+
+/* A progress bar may stand in the line. */
+static const char *line_start(void) {
+        return isatty(STDERR_FILENO) ? "\r\033[K" : "";
 }
 
 static void read_signals(rpc_group *group) {
         struct signalfd_siginfo info;
 
-        while (read(group->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
-                if (group->signal == 0)
-                        group->signal = (int)info.ssi_signo;
+        while (read(group->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+                if (first_signal == 0)
+                        first_signal = (int)info.ssi_signo;
+                if (group->deaf && !group->warned) {
+                        group->warned = true;
+                        fprintf(stderr, "%sferry: %s; once more gives up waiting for it\n",
+                                line_start(), group->deaf);
+                } else if (group->deaf)
+                        group->gave_up = true;
+        }
 }
 
 static void drop(rpc *connection) {
@@ -137,7 +165,7 @@ static int poll_time(const rpc_group *group, uint64_t until_usec) {
 }
 
 static int interrupted(const rpc_group *group, ferry_error *reterr) {
-        if (group->signal == 0 || group->deaf)
+        if (first_signal == 0 || (group->deaf && !group->gave_up))
                 return 0;
         return ferry_error_set(reterr, FERRY_CANCELLED, -EINTR, "interrupted");
 }
@@ -169,6 +197,16 @@ int rpc_group_wait(rpc_group *group, uint64_t until_usec, ferry_error *reterr) {
 
 /* ---- connections ---- */
 
+/* Who listens at the other end, as the kernel noted at listen(). */
+static pid_t peer_pid(const rpc *c) {
+        struct ucred peer;
+        socklen_t n = sizeof(peer);
+
+        return getsockopt(ttrpc_client_get_fd(c->client), SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0
+                       ? 0
+                       : peer.pid;
+}
+
 int rpc_open(rpc_group *group, const char *socket_path, const char *label, rpc **ret,
              ferry_error *reterr) {
         _cleanup_(rpc_closep) rpc *c = NULL;
@@ -190,6 +228,7 @@ int rpc_open(rpc_group *group, const char *socket_path, const char *label, rpc *
                 return ferry_error_set(reterr, FERRY_UNAVAILABLE, r, "cannot reach %s (%s): %s",
                                        label, socket_path, strerror(-r));
         c->group = group;
+        c->pid = peer_pid(c);
         group->connections[i] = c;
         *ret = TAKE_PTR(c);
         return 0;
@@ -215,6 +254,61 @@ bool rpc_is_open(const rpc *c) {
 
 const char *rpc_get_label(const rpc *c) {
         return c->label;
+}
+
+void rpc_set_qemu(rpc *c, pid_t pid) {
+        c->qemu_pid = pid;
+}
+
+bool rpc_is_silent(const rpc *c) {
+        return c->is_silent;
+}
+
+/* Which of the two processes does not run; false: both seem to. */
+static bool explain_process(const rpc *c, char *text, size_t n) {
+        const struct {
+                const char *what;
+                pid_t pid;
+        } processes[] = { { "it", c->pid }, { "its QEMU", c->qemu_pid } };
+
+        for (size_t i = 0; i < ELEMENTS(processes); i++) {
+                const char *what = processes[i].what;
+                int pid = (int)processes[i].pid;
+
+                switch (process_look(pid)) {
+                case PROCESS_STOPPED:
+                        snprintf(text, n,
+                                 ": %s (process %d) is stopped; `kill -CONT %d` lets it go on",
+                                 what, pid, pid);
+                        return true;
+                case PROCESS_BLOCKED:
+                        snprintf(text, n, ": %s (process %d) hangs in the kernel: a disk?", what,
+                                 pid);
+                        return true;
+                case PROCESS_UNKNOWN:
+                case PROCESS_ALIVE:
+                case PROCESS_ENDED: /* the connection says so, or the shim */
+                        break;
+                }
+        }
+        if (c->pid > 0)
+                snprintf(text, n, " (process %d); waiting", (int)c->pid);
+        return false;
+}
+
+void rpc_explain_silence(rpc *c, const char *method, uint64_t usec) {
+        char why[160] = "; waiting";
+        bool seen;
+
+        if (c->is_silent || usec < SILENCE_SEEN)
+                return;
+        seen = explain_process(c, why, sizeof(why));
+        if (!seen && (!method || usec < SILENCE_LONG))
+                return;
+        c->is_silent = true;
+        fprintf(stderr, "%sferry: %s %s%s for %u s%s\n", line_start(), c->label,
+                method ? "has not answered " : "has told nothing new", method ? method : "",
+                (unsigned)(usec / USEC_PER_SEC), why);
 }
 
 /* ---- calls ---- */
@@ -270,6 +364,30 @@ static const ProtobufCMethodDescriptor *find_method(const ProtobufCServiceDescri
         return protobuf_c_service_descriptor_get_method_by_name(service, name);
 }
 
+static int wait_for_reply(rpc *c, waiting *w, ferry_error *reterr) {
+        uint64_t start = now_usec();
+
+        while (!w->done) {
+                uint64_t spent = now_usec() - start;
+                uint64_t look = c->is_silent || spent >= SILENCE_LONG ? UINT64_MAX
+                                : spent >= SILENCE_SEEN               ? start + SILENCE_LONG
+                                                                      : start + SILENCE_SEEN;
+                int r = rpc_group_wait(c->group, look, reterr);
+
+                if (r < 0 && !w->done) {
+                        ttrpc_slot_cancel(w->slot);
+                        return r;
+                }
+                if (!w->done)
+                        rpc_explain_silence(c, w->method, now_usec() - start);
+        }
+        if (c->is_silent && (w->r == 0 || rpc_was_refused(&w->error))) {
+                c->is_silent = false;
+                fprintf(stderr, "%sferry: %s answers again\n", line_start(), c->label);
+        }
+        return 0;
+}
+
 int rpc_call(rpc *c, const ProtobufCServiceDescriptor *service, const char *method,
              const ProtobufCMessage *request, uint64_t timeout_usec, ProtobufCMessage **ret,
              ferry_error *reterr) {
@@ -292,13 +410,9 @@ int rpc_call(rpc *c, const ProtobufCServiceDescriptor *service, const char *meth
                                       on_reply, &w, &w.slot);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "%s of %s", method, c->label);
-        while (!w.done) {
-                r = rpc_group_wait(c->group, UINT64_MAX, reterr);
-                if (r < 0 && !w.done) {
-                        ttrpc_slot_cancel(w.slot);
-                        return r;
-                }
-        }
+        r = wait_for_reply(c, &w, reterr);
+        if (r < 0)
+                return r;
         if (w.r < 0) {
                 ferry_error_done(reterr);
                 ferry_error_move(reterr, &w.error);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <protobuf-c/protobuf-c.h>
 
@@ -24,10 +25,13 @@ int rpc_group_new(rpc_group **ret, ferry_error *reterr);
 /* Closes its connections first. */
 rpc_group *rpc_group_free(rpc_group *group);
 
-/* The first signal that came, or 0. */
-int rpc_group_get_signal(const rpc_group *group);
-/* While deaf, a signal that came ends no call and no wait: for what must be finished. */
-void rpc_group_set_deaf(rpc_group *group, bool deaf);
+/* The first signal that came to any group of this process, or 0. */
+int rpc_get_signal(void);
+/* From here on one more signal ends no call and no wait, for what must be finished: it only prints
+ * `what` ("rolling back") and that another one gives up. That one ends them again. */
+void rpc_group_set_deaf(rpc_group *group, const char *what);
+/* It came. */
+bool rpc_group_has_given_up(const rpc_group *group);
 
 /* Handles what comes until `until_usec` (now_usec()'s clock), or less: returns after each thing
  * that was handled. FERRY_CANCELLED after a signal. */
@@ -39,6 +43,13 @@ int rpc_open(rpc_group *group, const char *socket_path, const char *label, rpc *
 rpc *rpc_close(rpc *connection);
 bool rpc_is_open(const rpc *connection);
 const char *rpc_get_label(const rpc *connection);
+/* The QEMU that this shim drives, for messages about a call that takes long; 0: not known. */
+void rpc_set_qemu(rpc *connection, pid_t pid);
+/* The person was told so, and it has not answered since. */
+bool rpc_is_silent(const rpc *connection);
+/* Nothing came for `usec`, no answer to `method`, or no news (NULL): says on stderr which process
+ * stands still, where that can be seen. Once, until it answers again. */
+void rpc_explain_silence(rpc *connection, const char *method, uint64_t usec);
 
 /* `*ret`: free with protobuf_c_message_free_unpacked(). May be NULL when nobody looks. */
 int rpc_call(rpc *connection, const ProtobufCServiceDescriptor *service, const char *method,

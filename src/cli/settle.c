@@ -13,8 +13,9 @@
 #include "cli/mover.h"
 
 #define GIVE_UP     (60 * USEC_PER_SEC)
-#define LEAVE_ALONE (10 * USEC_PER_SEC) /* a transfer that nobody said to cancel */
-#define PATIENCE    (5 * USEC_PER_SEC)  /* for the shims to settle it between themselves */
+#define LEAVE_ALONE (3 * USEC_PER_SEC) /* a transfer that nobody said to cancel */
+#define LEFT_ALONE  (2 * USEC_PER_SEC) /* one side, when the other is gone */
+#define PATIENCE    (5 * USEC_PER_SEC) /* for the shims to settle it between themselves */
 #define INTERVAL    (100 * USEC_PER_MSEC)
 
 #define HERE         FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE
@@ -22,7 +23,8 @@
 #define NOBODY_KNOWS FERRY__SHIM__V1__OWNER__OWNER_UNDECIDED
 
 typedef struct sides {
-        shim_status *source, *destination; /* NULL: cannot be asked */
+        shim_status *source, *destination;  /* NULL: cannot be asked */
+        bool source_gone, destination_gone; /* nothing of it is left on its host */
 } sides;
 
 static void sides_done(sides *v) {
@@ -34,16 +36,25 @@ static void sides_done(sides *v) {
 }
 
 /* Asks, over a new connection when the old one is gone; a shim that died is started again. */
-static shim_status *ask(mover *m, peer *p, const char *label, rpc **connection) {
+static shim_status *ask(mover *m, peer *p, const char *label, rpc **connection, bool *ret_gone) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         shim_status *status = NULL;
 
+        *ret_gone = false;
         if (*connection && !rpc_is_open(*connection))
                 *connection = rpc_close(*connection);
         if (!*connection &&
-            p->operations->open(p, m->group, m->name, true, label, connection, NULL) < 0)
+            p->operations->open(p, m->group, m->name, true, label, connection, &error) < 0) {
+                *ret_gone = error.code == FERRY_NOT_FOUND;
                 return NULL;
+        }
         if (call_status(*connection, &status, NULL) < 0)
                 return NULL;
+        /* A new shim that looks for its VM does not know its session yet. */
+        if (status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_STARTING && !status->session) {
+                protobuf_c_message_free_unpacked(&status->base, NULL);
+                return NULL;
+        }
         return status;
 }
 
@@ -151,10 +162,20 @@ static bool pull_back(mover *m, const sides *v, bool cancel) {
         return true;
 }
 
+/* This destination will not take it any more, though the source may not have noticed: its shim was
+ * started again, or it has failed. */
+static bool is_doomed(const mover *m, const shim_status *s) {
+        return in_session(m, s) &&
+               (s->owner == NOBODY_KNOWS || strcmp(s->session->state, "Failed") == 0 ||
+                strcmp(s->session->state, "Cancelled") == 0);
+}
+
 /* The same, and it goes on, or nobody said to cancel, or its VM is gone. */
 static bool settle_source(mover *m, const sides *v, mover_place *ret) {
         if (has_vm(v->source) && strcmp(v->source->session->state, "Finalized") != 0) {
                 *ret = MOVER_UNDER_WAY;
+                if (is_doomed(m, v->destination))
+                        (void)call_cancel(m->source, m->session_id, NULL);
                 return false;
         }
         finish_at_source(m, v);
@@ -174,6 +195,16 @@ static bool settle_without_source(mover *m, const sides *v, mover_place *ret) {
         return true;
 }
 
+/* `ferry stop --force`, say, has taken the source and its journal away. What the destination has
+ * given up, or never had, needs no source; a copy that it may have to run stays undecided. */
+static bool settle_without_place(mover *m, const sides *v, mover_place *ret) {
+        if (v->destination && (has_vm(v->destination) || v->destination->owner == NOBODY_KNOWS))
+                return false;
+        finish_at_source(m, v);
+        *ret = MOVER_NOWHERE;
+        return true;
+}
+
 static bool settle_both(mover *m, const sides *v, bool patience_is_over, mover_place *ret) {
         if (v->destination && is_running(v->destination)) {
                 finish_at_destination(m, v);
@@ -185,6 +216,8 @@ static bool settle_both(mover *m, const sides *v, bool patience_is_over, mover_p
                 *ret = MOVER_NOWHERE;
                 return true;
         }
+        if (v->source_gone && (v->destination || v->destination_gone))
+                return settle_without_place(m, v, ret);
         if (v->source && !in_session(m, v->source))
                 return settle_without_source(m, v, ret);
         if (v->source && v->source->owner == HERE)
@@ -194,20 +227,25 @@ static bool settle_both(mover *m, const sides *v, bool patience_is_over, mover_p
 }
 
 /* One look at both sides. True when the place is known and both sides were told. */
-static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place *ret) {
-        sides v = { .source = ask(m, m->from, "the source's shim", &m->source) };
+static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place *ret,
+                       bool *ret_hopeless) {
+        sides v = { 0 };
         bool settled = false;
 
         *ret = MOVER_UNDECIDED;
+        v.source = ask(m, m->from, "the source's shim", &m->source, &v.source_gone);
         if (!pull_back(m, &v, cancel)) {
+                v.destination_gone = !m->made_destination;
                 if (m->made_destination)
-                        v.destination = ask(m, m->to, "the destination's shim", &m->destination);
+                        v.destination = ask(m, m->to, "the destination's shim", &m->destination,
+                                            &v.destination_gone);
                 if (v.destination && !has_part(m, v.destination)) {
                         protobuf_c_message_free_unpacked(&v.destination->base, NULL);
                         v.destination = NULL;
                 }
                 settled = settle_both(m, &v, patience_is_over, ret);
         }
+        *ret_hopeless = !settled && (v.source_gone || v.destination_gone);
         sides_done(&v);
         return settled;
 }
@@ -218,19 +256,23 @@ static void wait_a_bit(const mover *m) {
 
         while (now_usec() < next)
                 if (rpc_group_wait(m->group, next, NULL) < 0)
-                        return;
+                        return; /* given up */
 }
 
 mover_place mover_settle(mover *m, bool cancel) {
         uint64_t start = now_usec(), spent = 0;
         mover_place place = MOVER_UNDECIDED;
+        bool hopeless = false;
 
-        rpc_group_set_deaf(m->group, true);
-        while (spent < GIVE_UP && (place != MOVER_UNDER_WAY || spent < LEAVE_ALONE)) {
-                if (try_settle(m, cancel, spent > PATIENCE, &place)) {
+        rpc_group_set_deaf(m->group, cancel ? "rolling back" : "asking both sides");
+        while (spent < GIVE_UP && (place != MOVER_UNDER_WAY || spent < LEAVE_ALONE) &&
+               (!hopeless || spent < LEFT_ALONE)) {
+                if (try_settle(m, cancel, spent > PATIENCE, &place, &hopeless)) {
                         mover_take_figures(m);
                         return place;
                 }
+                if (rpc_group_has_given_up(m->group))
+                        return MOVER_GAVE_UP;
                 wait_a_bit(m);
                 spent = now_usec() - start;
         }

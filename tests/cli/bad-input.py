@@ -72,7 +72,7 @@ def cases(place):
     yield ("migrate", *to), USAGE, "the sandbox's NAME is missing"
     yield ("migrate", "here"), USAGE, "--to is missing"
     yield ("migrate", "nobody", *to), NOT_FOUND, "no sandbox nobody in"
-    yield ("migrate", "here", "--to", "otherhost"), FAILED, "other machines need"
+    yield ("migrate", "here", "--to", "otherhost"), USAGE, "other machines need"
     yield ("migrate", "here", "--to", place.a), REFUSED, "is the root that here is in"
     yield ("migrate", "here", *to, "--handover", "maybe"), USAGE, "must be one of caller, direct"
     yield ("migrate", "here", *to, "--bandwidth", "fast"), USAGE, "must be a number of bytes"
@@ -87,9 +87,9 @@ def cases(place):
     yield ("migrate", "here", *to, "--throttling-scale", "0"), USAGE, "throttling_scale"
     yield ("migrate", "here", *to, "--compress-workers", "0"), USAGE, "throttle_worker_count"
 
-    yield ("settle", "here"), USAGE, "--to is missing"
-    yield ("settle", "here", "--to", "otherhost"), FAILED, "other machines need"
-    yield ("settle", "here", *to), REFUSED, "neither side has a migration session"
+    yield ("recover", "here", "--to", "otherhost"), USAGE, "other machines need"
+    yield ("recover", "here", "--to", place.a), USAGE, "--to is this host"
+    yield ("recover", "here", *to), NOT_FOUND, "has a migration session of here that is open"
 
     yield ("host",), USAGE, "'set' or 'show' is missing"
     yield ("host", "get"), USAGE, "must be 'set' or 'show'"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,11 @@ LIMIT = 60  # seconds; far away
 
 # A VM without kernel and disk: its firmware finds nothing to boot and idles.
 IDLE_VM = {"memory_mb": 32, "vcpus": 1, "accelerator": "tcg"}
+
+
+RUNNING = "running"
+SLOW = ("--bandwidth", "64K")  # the least; the firmware has several hundred KiB
+QUICK = ("--bandwidth", "256K")  # some seconds
 
 
 class Result:
@@ -91,6 +97,42 @@ class Place:
         return self.must("status", "--json", name, root=root).json()
 
 
+def run(place, name="web"):
+    place.must("run", name, "--config", place.file("vm.json", IDLE_VM))
+
+
+def only_at(place, root, other, name="web"):
+    """The sandbox runs in `root`, and the other host has nothing of it."""
+    status = place.status(name, root=root)
+    assert status["vm_state"] == RUNNING and status["owner"] == "this_side", status
+    assert "session" not in status, status
+    assert sorted(os.listdir(os.path.join(root, name))).count("migration.json") == 0, root
+    assert not os.path.exists(os.path.join(other, name)), other
+    return status
+
+
+def detail(place, root=None):
+    return place.status("web", root=root).get("session", {}).get("detail")
+
+
+def is_copying(place):
+    return detail(place) == "S_COPYING"
+
+
+def kill_in_the_copy(place, *options):
+    """The caller is gone, the shims go on."""
+    mover = place.start("migrate", "web", "--to", place.b, *options)
+    wait_for("the copy", lambda: is_copying(place))
+    mover.kill()
+    mover.communicate()
+
+
+def kill(*pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("their end", lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids))
+
+
 def wait_for(what, condition):
     deadline = time.monotonic() + LIMIT
     while not condition():
@@ -103,6 +145,7 @@ def tap(cases):
     print(f"1..{len(cases)}")
     failed = False
     for number, (name, function) in enumerate(cases, 1):
+        start = time.monotonic()
         try:
             function()
         except Exception:  # pylint: disable=broad-except
@@ -111,6 +154,7 @@ def tap(cases):
             print(f"not ok {number} - {name}", flush=True)
         else:
             print(f"ok {number} - {name}", flush=True)
+        print(f"# {time.monotonic() - start:.1f} s", flush=True)
     sys.exit(1 if failed else 0)
 
 

@@ -449,7 +449,7 @@ static void test_a_spent_source_is_remembered(void **state) {
         host_wait_detail(&p->a, "S_SPENT");
         call_cancel(p, &p->a, FAILED_PRECONDITION);
         call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION);
-        /* and a caller brings the only copy to life, by the records: what `ferry settle` does */
+        /* and a caller brings the only copy to life, by the records: what `ferry recover` does */
         host_wait_detail(&p->b, "D_UNDECIDED");
         call_finalize(p, &p->a, STOP, FAILED_PRECONDITION); /* handed; nobody to tell it to */
         host_wait_detail(&p->a, "S_HANDED");

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* Which other host a sandbox's migration session is with: migration.json beside its journal. A
+ * hint, so that `ferry recover NAME` needs no --to and `ferry ls` can name the command; what may
+ * run where is the journals' to say, and a file that is not there or damaged is no error. */
+
+#include "base/error.h"
+
+/* Keeps quiet when it cannot be written. */
+void pair_remember(const char *root, const char *name, const char *session_id,
+                   const char *other_root);
+void pair_forget(const char *root, const char *name);
+
+/* The other root, for this session or (NULL) for any; NULL when it is not known. Caller frees. */
+char *pair_find(const char *root, const char *name, const char *session_id);
