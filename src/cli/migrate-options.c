@@ -25,7 +25,7 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
           CLI_OPTION_NUMBER, AT(blackout_threshold), 0, UINT32_MAX },
         { "cancel-over-threshold", NULL, "roll back rather than pause for longer than that",
           CLI_OPTION_SWITCH, AT(cancel_over_threshold) },
-        { "target-passes", "N", "aim to switch over at this pass (default 5)", CLI_OPTION_NUMBER,
+        { "target-passes", "N", "aim to switch over at this pass (default 10)", CLI_OPTION_NUMBER,
           AT(target_passes), 0, UINT32_MAX },
         { "max-passes", "N", "after this pass the guest is stopped (default 30)", CLI_OPTION_NUMBER,
           AT(max_passes), 0, UINT32_MAX },

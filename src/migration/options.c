@@ -3,12 +3,14 @@
 
 #include <math.h>
 
+#include "migration/policy.h"
+
 void migration_options_init(migration_options *options) {
         *options = (migration_options){
                 .handover = HANDOVER__HANDOVER_CALLER,
-                .target_passes = 5,
-                .maximum_passes = 30,
-                .blackout_target_ms = 300,
+                .target_passes = POLICY_TARGET_PASSES,
+                .maximum_passes = POLICY_MAXIMUM_PASSES,
+                .blackout_target_ms = POLICY_TARGET_MS,
         };
 }
 

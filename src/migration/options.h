@@ -23,8 +23,6 @@ typedef struct migration_options {
 /* prepare_memory_transfer_mode multiplies the setup, wait and finalize limits by this. */
 #define MIGRATION_SLOW_FACTOR 4
 
-#define MIGRATION_FIRST_DOWNTIME_MS 5
-
 void migration_options_init(migration_options *options);
 
 /* `message` NULL: the defaults. -EINVAL (InvalidArgument) or -EOPNOTSUPP (Unimplemented), with

@@ -272,12 +272,7 @@ static int copy_options(const InitializeOptions *from, InitializeOptions **ret) 
 void session_begin(session *s, const char *id, const migration_options *options) {
         strcpy(s->id, id);
         s->options = *options;
-        policy_init(&s->policy, &(policy_options){
-                                        .first_ms = MIGRATION_FIRST_DOWNTIME_MS,
-                                        .target_ms = options->blackout_target_ms,
-                                        .target_passes = options->target_passes,
-                                        .maximum_passes = options->maximum_passes,
-                                });
+        session_policy_init(s);
 }
 
 static int check_new_session(const session *s, const char *id, mig_event rpc, ferry_error *reterr) {

@@ -31,7 +31,7 @@ static uint64_t measure_rate(session *s, uint64_t sent) {
         return s->rate;
 }
 
-static void publish_progress(session *s, const vm_migration_info *info) {
+void session_publish_progress(session *s, const vm_migration_info *info) {
         Progress progress = PROGRESS__INIT;
         uint64_t rate = measure_rate(s, known(info->ram_transferred));
         uint64_t remaining = known(info->ram_remaining);
@@ -39,12 +39,12 @@ static void publish_progress(session *s, const vm_migration_info *info) {
         progress.bytes_total = known(info->ram_total);
         progress.bytes_sent = known(info->ram_transferred);
         progress.bytes_remaining = remaining;
-        progress.pass = s->pass;
+        progress.pass = s->policy.pass;
         progress.dirty_bytes_per_second = known(info->dirty_bytes_per_second);
         progress.bytes_per_second = rate;
         progress.throttle_percentage = to_u32(known(info->throttle_percentage));
         progress.downtime_limit_ms = s->policy.limit_ms;
-        progress.expected_blackout_ms = rate > 0 ? to_u32(remaining * 1000 / rate) : 0;
+        progress.expected_blackout_ms = policy_expect_ms(&s->policy, remaining);
         s->report.bytes = progress.bytes_sent;
         if (!s->setup_told) /* the first pass's event comes before `active` does */
                 return;
@@ -61,30 +61,13 @@ void session_ignore_done(ferry_vm *v, int r, const ferry_error *error, void *use
                 log_debug("QEMU: %s", ferry_error_message(error));
 }
 
-static void on_pass_info(ferry_vm *v, int r, const ferry_error *error,
-                         const vm_migration_info *info, void *userdata) {
-        session *s = userdata;
-        uint32_t limit;
-
-        if (r < 0 || s->state != MIG_S_COPYING || s->stopped_usec)
-                return;
-        publish_progress(s, info);
-        if (s->pass < 2)
-                return; /* the event marks a pass's beginning: pass 2's says what pass 1 left */
-        limit = policy_pass_done(&s->policy, s->pass - 1, known(info->ram_remaining));
-        if (limit > 0) {
-                log_info("session %s: pass %u: downtime limit %u ms", s->id, s->pass, limit);
-                (void)vm_set_downtime_limit(v, limit, session_ignore_done, s);
-        }
-}
-
 static void on_progress_info(ferry_vm *v, int r, const ferry_error *error,
                              const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
         s->query_under_way = false;
         if (r == 0 && s->state == MIG_S_COPYING && !s->stopped_usec)
-                publish_progress(s, info);
+                session_publish_progress(s, info);
 }
 
 static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -185,7 +168,7 @@ void session_vm_stopped(session *s, uint64_t usec) {
         s->stopped_usec = usec;
         s->stopped_wall_usec = wall_usec() - (now_usec() - usec);
         s->report.copy_usec = usec - s->began_usec;
-        s->report.passes = s->pass;
+        s->report.passes = s->policy.pass > 1 ? s->policy.pass - 1 : 1;
         session_publish_phase(s, PHASE__PHASE_BLACKOUT_STARTED, PHASE_STATE__PHASE_STATE_SUCCESS);
         /* a short copy has seen no progress yet, and its report wants a figure */
         (void)vm_query_migrate(sandbox_vm(s->sb), session_on_final_info, s);
@@ -215,8 +198,7 @@ void session_vm_shutdown(session *s) {
 void session_vm_pass(session *s, uint64_t pass, uint64_t usec) {
         if (s->state != MIG_S_COPYING || s->stopped_usec)
                 return; /* the blackout's own sync is no pass */
-        s->pass = to_u32(pass);
-        (void)vm_query_migrate(sandbox_vm(s->sb), on_pass_info, s);
+        session_ask_policy(s, pass, usec);
 }
 
 static void ask_why_it_failed(session *s) {

@@ -47,6 +47,7 @@ struct session {
 
         notifications *notifications;
         policy policy;
+        uint64_t look_usec; /* of QEMU's last look for dirty pages */
         waiter waiters[WAITERS_MAX];
         size_t n_waiters;
 
@@ -70,7 +71,6 @@ struct session {
         uint64_t began_usec, stopped_usec, completed_usec, offered_usec, round_trip_usec;
         uint64_t go_usec, stopped_for_usec, resumed_usec;
         uint64_t stopped_wall_usec;
-        uint32_t pass;
         bool query_under_way;
         uint64_t rate, rate_sent, rate_usec; /* bytes per second, and the last sample's ends */
         session_report report;
@@ -116,8 +116,13 @@ void session_begin(session *s, const char *id, const migration_options *options)
 void session_start_export(session *s);
 void session_start_qemu(session *s);
 
+/* session-switchover.c */
+void session_policy_init(session *s);
+void session_ask_policy(session *s, uint64_t pass, uint64_t usec);
+
 /* session-copy.c */
 void session_ignore_done(ferry_vm *v, int r, const ferry_error *error, void *userdata);
+void session_publish_progress(session *s, const vm_migration_info *info);
 void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
                            const vm_migration_info *info, void *userdata);
 void session_start_copy(session *s);

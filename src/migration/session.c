@@ -113,7 +113,7 @@ static void session_clear(session *s) {
         s->round_trip_usec = s->go_usec = s->stopped_for_usec = s->resumed_usec = 0;
         s->stopped_wall_usec = 0;
         s->rate = s->rate_sent = s->rate_usec = 0;
-        s->pass = 0;
+        s->look_usec = 0;
         s->report = (session_report){ .total_usec = 0 };
         migration_options_init(&s->options);
 }

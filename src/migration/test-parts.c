@@ -12,7 +12,6 @@
 #include "migration/link.h"
 #include "migration/notifications.h"
 #include "migration/options.h"
-#include "migration/policy.h"
 #include "migration/socket.h"
 #include "migration/state.h"
 #include "socket.pb-c.h"
@@ -114,7 +113,7 @@ static void test_options_have_defaults(void **state) {
         assert_int_equal(migration_options_parse(NULL, &o, NULL), 0);
         assert_int_equal(o.handover, HANDOVER__HANDOVER_CALLER);
         assert_int_equal(o.blackout_target_ms, 300);
-        assert_int_equal(o.target_passes, 5);
+        assert_int_equal(o.target_passes, 10);
         assert_int_equal(o.maximum_passes, 30);
 }
 
@@ -169,40 +168,6 @@ static void test_options_of_both_sides_agree(void **state) {
         s.handover = HANDOVER__HANDOVER_DIRECT;
         assert_int_equal(migration_options_agree(&s, &d, &error), -EINVAL);
         assert_non_null(strstr(ferry_error_message(&error), "handover"));
-}
-
-/* ---- policy ---- */
-
-static void test_policy_rises_to_its_target_and_forces_at_the_end(void **state) {
-        policy p;
-        uint32_t limit = 0, set;
-
-        policy_init(&p, &(policy_options){ .first_ms = 5,
-                                           .target_ms = 300,
-                                           .target_passes = 5,
-                                           .maximum_passes = 8 });
-        assert_int_equal(policy_pass_done(&p, 1, 64 << 20), 0);
-        for (uint32_t pass = 2; pass <= 5; pass++) {
-                set = policy_pass_done(&p, pass, 64 << 20); /* a hot set: it never gets less */
-                assert_true(set > limit && set <= 300);
-                limit = set;
-        }
-        assert_int_equal(limit, 300);
-        assert_int_equal(policy_pass_done(&p, 6, 64 << 20), 0);
-        assert_int_equal(policy_pass_done(&p, 8, 64 << 20), POLICY_FORCED_MS);
-        assert_int_equal(policy_pass_done(&p, 9, 64 << 20), 0);
-}
-
-static void test_policy_leaves_a_converging_guest_alone(void **state) {
-        policy p;
-        uint64_t remaining = 1 << 30;
-
-        policy_init(&p, &(policy_options){ .first_ms = 5,
-                                           .target_ms = 300,
-                                           .target_passes = 10,
-                                           .maximum_passes = 30 });
-        for (uint32_t pass = 1; pass < 8; pass++, remaining /= 3)
-                assert_int_equal(policy_pass_done(&p, pass, remaining), 0);
 }
 
 /* ---- protocol_info ---- */
@@ -518,8 +483,6 @@ int main(void) {
                 cmocka_unit_test(test_options_have_defaults),
                 cmocka_unit_test(test_options_out_of_range_are_named),
                 cmocka_unit_test(test_options_of_both_sides_agree),
-                cmocka_unit_test(test_policy_rises_to_its_target_and_forces_at_the_end),
-                cmocka_unit_test(test_policy_leaves_a_converging_guest_alone),
                 cmocka_unit_test(test_protocol_info),
                 cmocka_unit_test(test_only_connected_stream_sockets),
                 cmocka_unit_test(test_a_descriptor_comes_out_of_a_process),

@@ -52,8 +52,17 @@ static uint64_t get_bandwidth(const json_t *ram) {
         return (uint64_t)(mbps * 1e6 / 8);
 }
 
+static uint64_t to_bytes(uint64_t pages, uint64_t page_size) {
+        uint64_t bytes;
+
+        if (pages == VM_ABSENT || page_size == VM_ABSENT ||
+            __builtin_mul_overflow(pages, page_size, &bytes))
+                return VM_ABSENT;
+        return bytes;
+}
+
 static void parse_ram(const json_t *ram, vm_migration_info *info) {
-        uint64_t pages = get_number(ram, "dirty-pages-rate");
+        uint64_t normal = get_number(ram, "normal"), zero = get_number(ram, "duplicate"), pages;
 
         info->ram_total = get_number(ram, "total");
         info->ram_transferred = get_number(ram, "transferred");
@@ -61,11 +70,12 @@ static void parse_ram(const json_t *ram, vm_migration_info *info) {
         info->page_size = get_number(ram, "page-size");
         info->dirty_sync_count = get_number(ram, "dirty-sync-count");
         info->bytes_per_second = get_bandwidth(ram);
-        info->dirty_bytes_per_second = VM_ABSENT;
-        if (pages != VM_ABSENT && info->page_size != VM_ABSENT &&
-            !__builtin_mul_overflow(pages, info->page_size, &info->dirty_bytes_per_second))
-                return;
-        info->dirty_bytes_per_second = VM_ABSENT;
+        info->dirty_bytes_per_second =
+                to_bytes(get_number(ram, "dirty-pages-rate"), info->page_size);
+        info->ram_processed = VM_ABSENT;
+        if (normal != VM_ABSENT && zero != VM_ABSENT &&
+            !__builtin_add_overflow(normal, zero, &pages))
+                info->ram_processed = to_bytes(pages, info->page_size);
 }
 
 void vm_migration_info_parse(const json_t *value, vm_migration_info_store *ret) {

@@ -49,7 +49,7 @@ static void test_info_by_presence(void **state) {
                            "\"blocked-reasons\":[\"one\",7,\"two\"],\"error-desc\":\"e\","
                            "\"ram\":{\"total\":100,\"transferred\":40,\"remaining\":60,"
                            "\"page-size\":4096,\"dirty-pages-rate\":10,\"dirty-sync-count\":3,"
-                           "\"mbps\":80.5}}",
+                           "\"normal\":5,\"duplicate\":2,\"mbps\":80.5}}",
                            0, NULL);
         vm_migration_info_parse(value, &store);
         assert_int_equal(store.info.status, VM_MIGRATION_ACTIVE);
@@ -61,6 +61,7 @@ static void test_info_by_presence(void **state) {
         assert_int_equal(store.info.ram_total, 100);
         assert_int_equal(store.info.ram_transferred, 40);
         assert_int_equal(store.info.ram_remaining, 60);
+        assert_int_equal(store.info.ram_processed, 7 * 4096);
         assert_int_equal(store.info.dirty_bytes_per_second, 40960);
         assert_int_equal(store.info.dirty_sync_count, 3);
         assert_int_equal(store.info.bytes_per_second, 10062500);

@@ -73,6 +73,7 @@ typedef struct vm_status {
 typedef struct vm_migration_info {
         vm_migration_status status;
         uint64_t ram_total, ram_transferred, ram_remaining; /* bytes */
+        uint64_t ram_processed; /* bytes of guest memory, sent or found to be zero */
         uint64_t page_size;
         uint64_t dirty_bytes_per_second; /* dirty-pages-rate * page_size */
         uint64_t bytes_per_second;       /* from "mbps" */
