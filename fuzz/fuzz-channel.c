@@ -37,8 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         channel_stream *s[2];
         uint64_t now = 0;
 
-        if (channel_new(&c) < 0 || channel_open(c, 0, BUFFER, NULL, NULL, &s[0]) < 0 ||
-            channel_open(c, 1, BUFFER, NULL, NULL, &s[1]) < 0)
+        if (channel_new(&c) < 0 || channel_open(c, 0, BUFFER, NULL, NULL, NULL, &s[0]) < 0 ||
+            channel_open(c, 1, BUFFER, NULL, NULL, NULL, &s[1]) < 0)
                 return 0;
         (void)channel_write(s[0], "what goes to the guest", 22);
         channel_end(s[1]);

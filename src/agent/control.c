@@ -18,7 +18,7 @@ static void on_unknown(channel *on, uint32_t id, void *userdata) {
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
                 return; /* the peer shows itself again */
         if (ttrpc_server_add_connection(c->server, fds[1]) < 0 ||
-            channel_open(on, id, CONTROL_BUFFER, NULL, NULL, &c->stream) < 0) {
+            channel_open(on, id, CONTROL_BUFFER, NULL, NULL, NULL, &c->stream) < 0) {
                 fd_close(fds[0]);
                 c->stream = NULL;
                 return;

@@ -205,7 +205,7 @@ static int spawn(process *p, const process_spec *spec, const child_ends *ends) {
 static int open_streams(process_table *t, process *p, bool terminal) {
         for (size_t i = 0; i < (terminal ? 1 : 2); i++) {
                 int r = channel_open(t->streams, p->stream + (uint32_t)i, PROCESS_BUFFER, NULL,
-                                     NULL, &p->streams[i]);
+                                     NULL, NULL, &p->streams[i]);
 
                 if (r < 0)
                         return r;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "channel/frame.h"
+#include "channel/keep.h"
 #include "channel/ring.h"
 
 #define OUTPUT_SIZE 65536U
@@ -23,19 +24,20 @@ struct channel_stream {
         void *userdata;
         bool closed; /* freed when no handler runs */
 
+        /* consumed and acknowledged offsets, and our bytes that the peer has not consumed */
+        channel_keep *keep;
+        bool keep_is_ours;
+
         /* what comes: consumed, then what `in` holds, then perhaps the end */
         ring in;
-        uint64_t consumed;
-        bool in_ended, in_end_consumed;
+        bool in_ended;
         uint64_t told_limit;
         bool window_due, answer_due, resync_due;
         bool gap; /* told of, until something fits again */
         uint64_t answer_to;
 
-        /* what goes: acknowledged, then what `out` holds, then perhaps the end */
-        ring out;
-        uint64_t acknowledged, sent, limit;
-        bool out_ended, out_end_acknowledged;
+        /* what goes */
+        uint64_t sent, limit;
         bool probe_due;
         uint64_t probe_number, probe_usec; /* the last one's, and when the next is due */
         uint64_t probed;                   /* was sent up to here when it went */
@@ -63,15 +65,15 @@ struct channel {
 
 /* The end counts as one. */
 static uint64_t goal_offset(const channel_stream *s) {
-        return s->acknowledged + s->out.n + (s->out_ended && !s->out_end_acknowledged);
+        return keep_written(s->keep) + keep_ended(s->keep);
 }
 
 static uint64_t received_offset(const channel_stream *s) {
-        return s->consumed + s->in.n + (s->in_ended && !s->in_end_consumed);
+        return keep_consumed(s->keep) + s->in.n + (s->in_ended && !keep_end_consumed(s->keep));
 }
 
 static uint64_t limit_offset(const channel_stream *s) {
-        return s->consumed + s->in.size;
+        return keep_consumed(s->keep) + s->in.size;
 }
 
 /* ---- streams ---- */
@@ -93,7 +95,8 @@ int channel_new(channel **ret) {
 
 static void stream_free(channel_stream *s) {
         ring_done(&s->in);
-        ring_done(&s->out);
+        if (s->keep_is_ours)
+                free(s->keep);
         free(s);
 }
 
@@ -117,9 +120,32 @@ static channel_stream *find(const channel *c, uint32_t id) {
         return NULL;
 }
 
-int channel_open(channel *c, uint32_t id, size_t buffer, const channel_handlers *handlers,
-                 void *userdata, channel_stream **ret) {
+size_t channel_keep_size(size_t buffer) {
+        return sizeof(channel_keep) + buffer;
+}
+
+/* What is kept already, or a beginning. */
+static int take_keep(channel_stream *s, size_t buffer, channel_keep *keep) {
+        if (!keep) {
+                keep = calloc(1, channel_keep_size(buffer));
+                if (!keep)
+                        return -ENOMEM;
+                s->keep_is_ours = true;
+        }
+        s->keep = keep;
+        if (keep->format == 0) {
+                keep->id = s->id;
+                keep->size = buffer;
+                keep->format = CHANNEL_KEEP_FORMAT; /* last: without it nothing else counts */
+        }
+        return keep->id == s->id && keep->size == buffer && channel_keep_is_sound(keep) ? 0
+                                                                                        : -EINVAL;
+}
+
+int channel_open(channel *c, uint32_t id, size_t buffer, channel_keep *keep,
+                 const channel_handlers *handlers, void *userdata, channel_stream **ret) {
         channel_stream *s, **end;
+        int r;
 
         if (buffer < CHANNEL_BUFFER_MIN || buffer > CHANNEL_BUFFER_MAX)
                 return -EINVAL;
@@ -136,10 +162,15 @@ int channel_open(channel *c, uint32_t id, size_t buffer, const channel_handlers 
         s->userdata = userdata;
         s->window_due = true;
         s->probe_usec = UINT64_MAX;
-        if (ring_init(&s->in, buffer) < 0 || ring_init(&s->out, buffer) < 0) {
+        r = take_keep(s, buffer, keep);
+        if (r == 0)
+                r = ring_init(&s->in, buffer);
+        if (r < 0) {
                 stream_free(s);
-                return -ENOMEM;
+                return r;
         }
+        s->sent = s->limit = s->keep->acknowledged;
+        s->in_ended = keep_end_consumed(s->keep);
         for (end = &c->streams; *end; end = &(*end)->next)
                 ;
         *end = s;
@@ -179,15 +210,15 @@ uint32_t channel_stream_id(const channel_stream *s) {
 }
 
 size_t channel_room(const channel_stream *s) {
-        return s->out_ended ? 0 : ring_room(&s->out);
+        return keep_ended(s->keep) ? 0 : (size_t)s->keep->size - keep_pending(s->keep);
 }
 
 size_t channel_write(channel_stream *s, const void *data, size_t n) {
-        return s->out_ended ? 0 : ring_put(&s->out, data, n);
+        return channel_keep_put(s->keep, data, n);
 }
 
 void channel_end(channel_stream *s) {
-        s->out_ended = true;
+        s->keep->written |= CHANNEL_END;
 }
 
 const uint8_t *channel_peek(channel_stream *s, size_t *ret_n, bool *ret_end) {
@@ -200,10 +231,9 @@ const uint8_t *channel_peek(channel_stream *s, size_t *ret_n, bool *ret_end) {
 void channel_consume(channel_stream *s, size_t n) {
         n = n < s->in.n ? n : s->in.n;
         ring_drop(&s->in, n);
-        s->consumed += n;
-        if (s->in.n == 0 && s->in_ended && !s->in_end_consumed) {
-                s->in_end_consumed = true;
-                s->consumed++;
+        s->keep->consumed += n;
+        if (s->in.n == 0 && s->in_ended && !keep_end_consumed(s->keep)) {
+                s->keep->consumed |= CHANNEL_END;
                 s->window_due = true;
         }
         if (limit_offset(s) - s->told_limit >= s->in.size / 4 || (n > 0 && s->in.n == 0))
@@ -211,11 +241,11 @@ void channel_consume(channel_stream *s, size_t n) {
 }
 
 bool channel_is_drained(const channel_stream *s) {
-        return s->out_end_acknowledged;
+        return keep_end_acknowledged(s->keep);
 }
 
 bool channel_is_done(const channel_stream *s) {
-        return s->out_end_acknowledged && s->in_end_consumed;
+        return keep_end_acknowledged(s->keep) && keep_end_consumed(s->keep);
 }
 
 /* ---- what comes ---- */
@@ -253,15 +283,6 @@ static void on_data(channel_stream *s, const channel_frame *frame) {
                 tell_readable(s);
 }
 
-static void acknowledge(channel_stream *s, uint64_t consumed) {
-        uint64_t n = consumed - s->acknowledged;
-
-        if (n > s->out.n)
-                s->out_end_acknowledged = true;
-        ring_drop(&s->out, (size_t)n);
-        s->acknowledged = consumed;
-}
-
 static void on_answer(channel_stream *s, const channel_window *window) {
         if (window->probe != s->probe_number)
                 return; /* to an earlier one */
@@ -274,7 +295,7 @@ static void on_answer(channel_stream *s, const channel_window *window) {
 }
 
 static void on_window(channel_stream *s, const channel_frame *frame) {
-        uint64_t acknowledged = s->acknowledged;
+        uint64_t acknowledged = s->keep->acknowledged;
         channel_window window;
 
         if (!channel_window_parse(frame, &window) || frame->offset > window.received ||
@@ -282,8 +303,8 @@ static void on_window(channel_stream *s, const channel_frame *frame) {
                 s->channel->counters.refused_frames++;
                 return;
         }
-        if (frame->offset >= s->acknowledged) {
-                acknowledge(s, frame->offset);
+        if (frame->offset >= acknowledged) {
+                s->keep->acknowledged = frame->offset;
                 if (window.received > s->sent)
                         s->sent = window.received;
                 s->limit = window.limit;
@@ -291,7 +312,7 @@ static void on_window(channel_stream *s, const channel_frame *frame) {
                         on_answer(s, &window);
         }
         s->probe_due |= (frame->flags & CHANNEL_FLAG_RESYNC) != 0;
-        if (s->acknowledged > acknowledged)
+        if (s->keep->acknowledged > acknowledged)
                 tell_writable(s);
 }
 
@@ -383,7 +404,7 @@ static void put_window(channel_stream *s) {
                                       .flags = (uint8_t)((s->answer_due ? CHANNEL_FLAG_ANSWER : 0) |
                                                          (s->resync_due ? CHANNEL_FLAG_RESYNC : 0)),
                                       .stream = s->id,
-                                      .offset = s->consumed,
+                                      .offset = keep_consumed(s->keep),
                                       .payload = payload,
                                       .n_payload = sizeof(payload),
                               });
@@ -420,7 +441,7 @@ static void put_signals(channel *c, uint64_t now) {
                         continue;
                 if (s->window_due || s->answer_due || s->resync_due)
                         put_window(s);
-                if (s->acknowledged == goal_offset(s)) { /* the peer owes nothing */
+                if (s->keep->acknowledged == goal_offset(s)) { /* the peer owes nothing */
                         s->probe_usec = UINT64_MAX;
                         s->probe_due = false;
                         s->tries = 0;
@@ -442,17 +463,17 @@ static void put_signals(channel *c, uint64_t now) {
 
 /* One frame at most; false when the stream has nothing to send or may not. */
 static bool put_data(channel_stream *s) {
-        uint64_t end = s->acknowledged + s->out.n, until = s->limit < end ? s->limit : end;
+        uint64_t end = keep_written(s->keep), until = s->limit < end ? s->limit : end;
         const uint8_t *data;
         bool ends;
         size_t n;
 
-        if (s->closed || s->limit == 0 || s->out_end_acknowledged)
+        if (s->closed || s->limit == 0 || keep_end_acknowledged(s->keep))
                 return false;
         n = until > s->sent ? (size_t)(until - s->sent) : 0;
-        data = ring_at(&s->out, (size_t)(s->sent - s->acknowledged),
-                       n < CHANNEL_PAYLOAD_MAX ? n : CHANNEL_PAYLOAD_MAX, &n);
-        ends = s->out_ended && s->sent + n == end;
+        data = channel_keep_at(s->keep, s->sent, n < CHANNEL_PAYLOAD_MAX ? n : CHANNEL_PAYLOAD_MAX,
+                               &n);
+        ends = keep_ended(s->keep) && s->sent + n == end;
         if (n == 0 && !ends)
                 return false;
         put_frame(s->channel, &(channel_frame){ .type = CHANNEL_FRAME_DATA,
@@ -515,41 +536,35 @@ const channel_counters *channel_get_counters(const channel *c) {
 /* ---- moving ---- */
 
 void channel_save(const channel_stream *s, channel_stream_state *ret) {
-        *ret = (channel_stream_state){
-                .id = s->id,
-                .consumed = s->consumed,
-                .in_end_consumed = s->in_end_consumed,
-                .acknowledged = s->acknowledged,
-                .ended = s->out_ended,
-                .end_acknowledged = s->out_end_acknowledged,
-        };
-        ret->unacknowledged[0] = ring_at(&s->out, 0, s->out.n, &ret->n_unacknowledged[0]);
-        ret->unacknowledged[1] =
-                ring_at(&s->out, ret->n_unacknowledged[0], s->out.n, &ret->n_unacknowledged[1]);
+        const channel_keep *k = s->keep;
+        size_t n = keep_pending(k);
+
+        *ret = (channel_stream_state){ .id = s->id,
+                                       .consumed = k->consumed,
+                                       .written = k->written,
+                                       .acknowledged = k->acknowledged };
+        ret->pending[0] = channel_keep_at(k, k->acknowledged, n, &ret->n_pending[0]);
+        ret->pending[1] =
+                channel_keep_at(k, k->acknowledged + ret->n_pending[0], n, &ret->n_pending[1]);
 }
 
-int channel_restore(channel *c, const channel_stream_state *state, size_t buffer,
-                    const channel_handlers *handlers, void *userdata, channel_stream **ret) {
-        channel_stream *s;
-        int r;
+int channel_fill_keep(channel_keep *keep, const channel_stream_state *state, size_t buffer) {
+        size_t n = state->n_pending[0] + state->n_pending[1];
+        uint64_t written = state->written & ~CHANNEL_END;
 
-        if (state->n_unacknowledged[0] > buffer ||
-            state->n_unacknowledged[1] > buffer - state->n_unacknowledged[0] ||
-            state->consumed > UINT64_MAX / 2 || state->acknowledged > UINT64_MAX / 2 ||
-            (state->end_acknowledged &&
-             (!state->ended || state->acknowledged == 0 || state->n_unacknowledged[0] > 0)) ||
-            (state->in_end_consumed && state->consumed == 0))
+        if (state->n_pending[0] > buffer || state->n_pending[1] > buffer || n > buffer ||
+            n > written)
                 return -EINVAL;
-        r = channel_open(c, state->id, buffer, handlers, userdata, &s);
-        if (r < 0)
-                return r;
-        s->consumed = state->consumed;
-        s->in_ended = s->in_end_consumed = state->in_end_consumed;
-        s->acknowledged = s->sent = s->limit = state->acknowledged;
-        for (size_t i = 0; i < ELEMENTS(state->unacknowledged); i++)
-                ring_put(&s->out, state->unacknowledged[i], state->n_unacknowledged[i]);
-        s->out_ended = state->ended;
-        s->out_end_acknowledged = state->end_acknowledged;
-        *ret = s;
-        return 0;
+        *keep = (channel_keep){ .format = CHANNEL_KEEP_FORMAT,
+                                .id = state->id,
+                                .size = buffer,
+                                .consumed = state->consumed,
+                                .written = written - n,
+                                .acknowledged = written - n };
+        for (size_t i = 0; i < ELEMENTS(state->pending); i++)
+                if (state->n_pending[i] > 0)
+                        (void)channel_keep_put(keep, state->pending[i], state->n_pending[i]);
+        keep->written = state->written;
+        keep->acknowledged = state->acknowledged;
+        return channel_keep_is_sound(keep) && keep_pending(keep) == n ? 0 : -EINVAL;
 }

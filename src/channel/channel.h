@@ -26,6 +26,7 @@
 
 typedef struct channel channel;
 typedef struct channel_stream channel_stream;
+typedef struct channel_keep channel_keep; /* keep.h */
 
 /* Called from channel_feed() only. They may use every call on any stream, channel_close() of this
  * one too; not channel_free(). Either may be NULL. */
@@ -53,10 +54,13 @@ void channel_set_on_unknown(channel *c, void (*on_unknown)(channel *c, uint32_t 
 /* ---- streams ---- */
 
 /* Both ends open a stream by the same id; what the other sends before is not lost, as it has no
- * credit yet. `buffer`: bytes each way. -EINVAL for a buffer out of range, -EEXIST, -ENFILE over
- * CHANNEL_STREAMS_MAX, -ENOMEM. */
-int channel_open(channel *c, uint32_t id, size_t buffer, const channel_handlers *handlers,
-                 void *userdata, channel_stream **ret);
+ * credit yet. `buffer`: bytes each way. `keep`: NULL, or channel_keep_size(buffer) bytes that stay
+ * the caller's and outlive the stream; zeros are a new stream, what an earlier one left there goes
+ * on where that ended. -EINVAL for a buffer out of range or a keep that is not this stream's,
+ * -EEXIST, -ENFILE over CHANNEL_STREAMS_MAX, -ENOMEM. */
+size_t channel_keep_size(size_t buffer);
+int channel_open(channel *c, uint32_t id, size_t buffer, channel_keep *keep,
+                 const channel_handlers *handlers, void *userdata, channel_stream **ret);
 /* Forgets it, unsent bytes too: after channel_stream_is_done(), or when they matter no more. */
 void channel_close(channel_stream *s);
 
@@ -98,24 +102,21 @@ uint64_t channel_deadline(const channel *c);
 
 const channel_counters *channel_get_counters(const channel *c);
 
-/* ---- moving one end to another process ---- */
+/* ---- one end that goes on in another process, or on another host ---- */
 
 typedef struct channel_stream_state {
         uint32_t id;
-        uint64_t consumed;     /* of the peer's bytes (its end counts as one) */
-        uint64_t acknowledged; /* of ours (our end counts as one) */
-        bool in_end_consumed, end_acknowledged;
-        const uint8_t *unacknowledged[2]; /* two pieces, borrowed from the stream */
-        size_t n_unacknowledged[2];
-        bool ended; /* channel_end() was called */
+        uint64_t consumed, written, acknowledged; /* as in channel_keep */
+        const uint8_t *pending[2]; /* not acknowledged: two pieces, borrowed from the stream */
+        size_t n_pending[2];
 } channel_stream_state;
 
 /* What another channel needs to take this stream over without loss. What came and was not consumed
  * is not in it: the peer sends it again. */
 void channel_save(const channel_stream *s, channel_stream_state *ret);
-/* channel_open() with that state. Also -EINVAL when the state contradicts itself or holds more than
- * `buffer`. Follow with channel_port_reset() when all are there. */
-int channel_restore(channel *c, const channel_stream_state *state, size_t buffer,
-                    const channel_handlers *handlers, void *userdata, channel_stream **ret);
+/* Makes `keep`, of channel_keep_size(buffer) bytes, of it, for channel_open(). -EINVAL when the
+ * state contradicts itself or holds more than `buffer`. Follow with channel_port_reset() when all
+ * streams are open. */
+int channel_fill_keep(channel_keep *keep, const channel_stream_state *state, size_t buffer);
 
 DEFINE_CLEANUP(channel *, channel_free)

@@ -9,6 +9,7 @@
 
 #include "channel/channel.h"
 #include "channel/frame.h"
+#include "channel/keep.h"
 #include "channel/ring.h"
 
 /* ---- frames ---- */
@@ -98,6 +99,8 @@ typedef struct one_end {
         uint64_t written[N_STREAMS], read[N_STREAMS];
         bool ended[N_STREAMS];
         pipe_of_bytes outgoing;
+        _Alignas(channel_keep) uint8_t keeps[2][N_STREAMS][sizeof(channel_keep) + BUFFER];
+        unsigned turn; /* which of the two sets of keeps is in use */
 } one_end;
 
 static one_end ends[2];
@@ -108,12 +111,17 @@ static uint32_t rnd(uint32_t below) {
         return (uint32_t)(seed >> 33) % below;
 }
 
+static channel_keep *keep_of(one_end *e, uint32_t i) {
+        return (channel_keep *)(void *)e->keeps[e->turn][i];
+}
+
 static void open_all(one_end *e, int number) {
         memset(e, 0, sizeof(*e));
         e->number = number;
         assert_int_equal(channel_new(&e->c), 0);
         for (uint32_t i = 0; i < N_STREAMS; i++)
-                assert_int_equal(channel_open(e->c, i, BUFFER, NULL, NULL, &e->s[i]), 0);
+                assert_int_equal(channel_open(e->c, i, BUFFER, keep_of(e, i), NULL, NULL, &e->s[i]),
+                                 0);
 }
 
 static void write_some(one_end *e, uint32_t i) {
@@ -187,16 +195,26 @@ static void receive_some(one_end *to, one_end *from) {
         p->n -= n;
 }
 
-/* The end goes on in another process, with what channel_save() says; all in flight is lost. */
-static void move_end(one_end *e, one_end *other) {
+/* The end goes on in another process: with what channel_save() says, or (it died) with what is kept
+ * in memory. All in flight is lost. */
+static void move_end(one_end *e, one_end *other, bool dies) {
         channel *old = e->c;
 
         assert_int_equal(channel_new(&e->c), 0);
         for (uint32_t i = 0; i < N_STREAMS; i++) {
                 channel_stream_state state;
 
-                channel_save(e->s[i], &state);
-                assert_int_equal(channel_restore(e->c, &state, BUFFER, NULL, NULL, &e->s[i]), 0);
+                if (!dies) {
+                        channel_save(e->s[i], &state);
+                        e->turn ^= 1;
+                        assert_int_equal(channel_fill_keep(keep_of(e, i), &state, BUFFER), 0);
+                        e->turn ^= 1;
+                }
+        }
+        e->turn ^= !dies;
+        for (uint32_t i = 0; i < N_STREAMS; i++) {
+                assert_int_equal(channel_open(e->c, i, BUFFER, keep_of(e, i), NULL, NULL, &e->s[i]),
+                                 0);
         }
         channel_free(old);
         channel_port_reset(e->c);
@@ -235,7 +253,7 @@ static void run(uint64_t with_seed, uint32_t loss, uint32_t moves) {
                                 channel_port_reset(ends[e].c);
                 }
                 if (steps < 200000 && rnd(1000) < moves)
-                        move_end(&ends[0], &ends[1]);
+                        move_end(&ends[0], &ends[1], rnd(2));
                 receive_some(&ends[1 - e], &ends[e]);
         }
         for (int e = 0; e < 2; e++) {
@@ -293,7 +311,7 @@ static channel_stream *s;
 
 static int setup(void **state) {
         assert_int_equal(channel_new(&c), 0);
-        return channel_open(c, 7, BUFFER, NULL, NULL, &s);
+        return channel_open(c, 7, BUFFER, NULL, NULL, NULL, &s);
 }
 
 static int teardown(void **state) {
@@ -379,20 +397,47 @@ static void test_nothing_is_sent_without_credit(void **state) {
 }
 
 static void test_what_cannot_be_opened(void **state) {
-        channel_stream_state bad = { .id = 8, .consumed = UINT64_MAX };
         channel_stream *other;
 
-        assert_int_equal(channel_open(c, 7, BUFFER, NULL, NULL, &other), -EEXIST);
-        assert_int_equal(channel_open(c, 8, 1, NULL, NULL, &other), -EINVAL);
-        assert_int_equal(channel_open(c, 8, SIZE_MAX, NULL, NULL, &other), -EINVAL);
-        assert_int_equal(channel_restore(c, &bad, BUFFER, NULL, NULL, &other), -EINVAL);
-        bad = (channel_stream_state){ .id = 8, .end_acknowledged = true };
-        assert_int_equal(channel_restore(c, &bad, BUFFER, NULL, NULL, &other), -EINVAL);
+        assert_int_equal(channel_open(c, 7, BUFFER, NULL, NULL, NULL, &other), -EEXIST);
+        assert_int_equal(channel_open(c, 8, 1, NULL, NULL, NULL, &other), -EINVAL);
+        assert_int_equal(channel_open(c, 8, SIZE_MAX, NULL, NULL, NULL, &other), -EINVAL);
         for (uint32_t i = 8; i < 7 + CHANNEL_STREAMS_MAX; i++)
-                assert_int_equal(channel_open(c, i, CHANNEL_BUFFER_MIN, NULL, NULL, &other), 0);
-        assert_int_equal(channel_open(c, 1, CHANNEL_BUFFER_MIN, NULL, NULL, &other), -ENFILE);
+                assert_int_equal(channel_open(c, i, CHANNEL_BUFFER_MIN, NULL, NULL, NULL, &other),
+                                 0);
+        assert_int_equal(channel_open(c, 1, CHANNEL_BUFFER_MIN, NULL, NULL, NULL, &other), -ENFILE);
         channel_close(other);
-        assert_int_equal(channel_open(c, 1, CHANNEL_BUFFER_MIN, NULL, NULL, &other), 0);
+        assert_int_equal(channel_open(c, 1, CHANNEL_BUFFER_MIN, NULL, NULL, NULL, &other), 0);
+}
+
+static void test_states_that_contradict_themselves(void **state) {
+        static const uint8_t bytes[BUFFER];
+        const channel_stream_state bad[] = {
+                { .consumed = UINT64_MAX },
+                { .acknowledged = 1 },
+                { .written = CHANNEL_END, .acknowledged = 2 },
+                { .written = 10, .acknowledged = 9 }, /* and where is the byte? */
+                { .written = 10, .acknowledged = 10, .pending = { bytes }, .n_pending = { 1 } },
+                { .written = 5, .pending = { bytes }, .n_pending = { 6 } },
+                { .written = BUFFER + 9,
+                  .acknowledged = 8,
+                  .pending = { bytes, bytes },
+                  .n_pending = { BUFFER, 1 } },
+                { .written = 1ULL << 62, .acknowledged = 1ULL << 62 },
+        };
+        _Alignas(channel_keep) uint8_t memory[sizeof(channel_keep) + BUFFER];
+        channel_keep *keep = (channel_keep *)(void *)memory;
+        channel_stream *other;
+
+        for (size_t i = 0; i < ELEMENTS(bad); i++)
+                assert_int_equal(channel_fill_keep(keep, &bad[i], BUFFER), -EINVAL);
+        memset(memory, 0, sizeof(memory));
+        assert_int_equal(channel_open(c, 8, BUFFER, keep, NULL, NULL, &other), 0);
+        channel_close(other);
+        assert_int_equal(channel_open(c, 9, BUFFER, keep, NULL, NULL, &other), -EINVAL);
+        assert_int_equal(channel_open(c, 8, BUFFER - 1, keep, NULL, NULL, &other), -EINVAL);
+        memset(memory, 0xff, sizeof(memory));
+        assert_int_equal(channel_open(c, 8, BUFFER, keep, NULL, NULL, &other), -EINVAL);
 }
 
 static void close_it(channel_stream *stream, void *userdata) {
@@ -407,7 +452,7 @@ static void test_closed_by_its_own_handler(void **state) {
         unsigned calls = 0;
         size_t n = 0;
 
-        assert_int_equal(channel_open(c, 9, BUFFER, &handlers, &calls, &other), 0);
+        assert_int_equal(channel_open(c, 9, BUFFER, NULL, &handlers, &calls, &other), 0);
         for (int i = 0; i < 2; i++)
                 n += channel_frame_format(&(channel_frame){ .type = CHANNEL_FRAME_DATA,
                                                             .stream = 9,
@@ -417,11 +462,11 @@ static void test_closed_by_its_own_handler(void **state) {
                                           bytes + n);
         channel_feed(c, bytes, n, 0);
         assert_int_equal(calls, 1);
-        assert_int_equal(channel_open(c, 9, BUFFER, NULL, NULL, &other), 0);
+        assert_int_equal(channel_open(c, 9, BUFFER, NULL, NULL, NULL, &other), 0);
 }
 
 static void open_it(channel *with, uint32_t id, void *userdata) {
-        assert_int_equal(channel_open(with, id, BUFFER, NULL, NULL, userdata), 0);
+        assert_int_equal(channel_open(with, id, BUFFER, NULL, NULL, NULL, userdata), 0);
 }
 
 static void test_opened_when_the_peer_shows_it(void **state) {
@@ -451,6 +496,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_nothing_is_sent_without_credit, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_what_cannot_be_opened, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_states_that_contradict_themselves, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(test_closed_by_its_own_handler, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_opened_when_the_peer_shows_it, setup,
                                                 teardown),

@@ -146,7 +146,7 @@ static int open_all(guest_stdio *s, sd_event *event, const guest_stdio_spec *spe
 
         for (uint32_t i = 0; r == 0 && i < (spec->has_err ? 2 : 1); i++)
                 r = channel_open(guest_port_channel(s->streams), spec->stream + i,
-                                 GUEST_STDIO_BUFFER, &handlers, s, &s->stream[i]);
+                                 GUEST_STDIO_BUFFER, spec->keep[i], &handlers, s, &s->stream[i]);
         if (r < 0)
                 return r;
         r = open_way(&s->in, s, s->stream[0], TAKE_FD(s->in.fd), event, EPOLLIN, on_in);

@@ -16,11 +16,15 @@ typedef struct guest_stdio_spec {
         uint32_t stream;  /* and the next, for standard error */
         int in, out, err; /* taken on every path, made non-blocking; -EBADF: none. What can't be
                            * polled (a regular file) is -EPERM */
-        bool has_err;     /* false: a terminal, which has no standard error of its own */
+        /* each of channel_keep_size(GUEST_STDIO_BUFFER), or NULL: what lets another process go on
+         * with these streams */
+        channel_keep *keep[2];
+        bool has_err; /* false: a terminal, which has no standard error of its own */
 } guest_stdio_spec;
 
-/* `on_end`: the guest has closed its output, and all of it was delivered (or nobody takes it any
- * more). Called once, from the loop; may free. */
+/* Also takes over streams that another process had (spec->keep): follow with
+ * guest_port_resume(). `on_end`: the guest has closed its output, and all of it was delivered (or
+ * nobody takes it any more). Called once, from the loop; may free. */
 int guest_stdio_new(guest_port *streams, sd_event *event, const guest_stdio_spec *spec,
                     void (*on_end)(guest_stdio *s, void *userdata), void *userdata,
                     guest_stdio **ret);

@@ -75,7 +75,7 @@ static int open_control(guest_link *l, sd_event *event) {
 
         if (getrandom(&number, sizeof(number), 0) != (ssize_t)sizeof(number))
                 return -EIO;
-        r = channel_open(guest_port_channel(l->control), number, CONTROL_BUFFER, &handlers, l,
+        r = channel_open(guest_port_channel(l->control), number, CONTROL_BUFFER, NULL, &handlers, l,
                          &l->stream);
         if (r < 0)
                 return r;

@@ -165,3 +165,8 @@ channel *guest_port_channel(const guest_port *p) {
 void guest_port_kick(guest_port *p) {
         (void)sd_event_source_set_enabled(p->flush, SD_EVENT_ONESHOT);
 }
+
+void guest_port_resume(guest_port *p) {
+        channel_port_reset(p->channel);
+        guest_port_kick(p);
+}

@@ -20,4 +20,7 @@ channel *guest_port_channel(const guest_port *p);
 /* After channel_write(), channel_end(), channel_consume() outside the channel's own handlers. */
 void guest_port_kick(guest_port *p);
 
+/* Streams were taken over: asks the guest at once for what is missing. */
+void guest_port_resume(guest_port *p);
+
 DEFINE_CLEANUP(guest_port *, guest_port_free)

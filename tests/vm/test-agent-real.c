@@ -128,6 +128,7 @@ typedef struct program {
 } program;
 
 static uint32_t next_stream = 100;
+static channel_keep *keeps[2]; /* for the next program */
 
 static void on_io_end(guest_stdio *io, void *userdata) {
         ((program *)userdata)->ended = true;
@@ -149,6 +150,7 @@ static int32_t run(program *p, const char *id, const char *script, bool terminal
         int32_t r;
 
         *p = (program){ .err = -EBADF };
+        memcpy(spec.keep, keeps, sizeof(keeps));
         make_pipe(&spec.in, &p->in);
         make_pipe(&p->out, &spec.out);
         spec.err = -EBADF;
@@ -274,15 +276,9 @@ static void test_streams_and_exit_status(void **state) {
         put_away(&p);
 }
 
-static void test_much_output_is_whole(void **state) {
-        const char *at;
-        program p;
-
-        assert_int_equal(run(&p, "much", "seq 1 300000", false), 0);
-        WAIT(all_read(&p));
-        assert_int_equal(exit_status("much"), 0);
-        at = p.text;
-        for (long i = 1; i <= 300000; i++) {
+/* What `seq 1 LAST` writes, whole and once. */
+static void assert_counted(const char *at, long last) {
+        for (long i = 1; i <= last; i++) {
                 char *end;
 
                 if (strtol(at, &end, 10) != i || *end != '\n')
@@ -290,6 +286,15 @@ static void test_much_output_is_whole(void **state) {
                 at = end + 1;
         }
         assert_int_equal(*at, '\0');
+}
+
+static void test_much_output_is_whole(void **state) {
+        program p;
+
+        assert_int_equal(run(&p, "much", "seq 1 300000", false), 0);
+        WAIT(all_read(&p));
+        assert_int_equal(exit_status("much"), 0);
+        assert_counted(p.text, 300000);
         assert_int_equal(forget("much"), 0);
         put_away(&p);
 }
@@ -424,6 +429,41 @@ static void test_another_host_process_comes(void **state) {
         assert_int_equal(forget("long"), 0);
 }
 
+/* The host process dies in the middle of the output, with its end of the streams in memory that
+ * outlives it: the next one goes on to the byte. */
+static void test_output_over_a_host_process_that_dies(void **state) {
+        static _Alignas(uint64_t) uint8_t memory[2][GUEST_STDIO_BUFFER + 64];
+        guest_stdio_spec spec = { .stream = next_stream, .err = -EBADF, .has_err = true };
+        program p;
+
+        assert_true(sizeof(memory[0]) >= channel_keep_size(GUEST_STDIO_BUFFER));
+        for (size_t i = 0; i < 2; i++)
+                keeps[i] = (channel_keep *)(void *)memory[i];
+        memcpy(spec.keep, keeps, sizeof(keeps));
+        assert_int_equal(run(&p, "count", "seq 1 100000", false), 0);
+        for (size_t part = 1; part < 4; part++) {
+                WAIT((read_text(&p, p.out), p.n) > part * 100000);
+                p.io = guest_stdio_free(p.io);
+                guest_link_free(guest);
+                read_text(&p, p.out); /* what the dead one had delivered */
+                fd_close(p.in);
+                fd_close(p.out);
+                assert_int_equal(guest_link_new(event, folder, &guest), 0);
+                make_pipe(&spec.in, &p.in);
+                make_pipe(&p.out, &spec.out);
+                assert_int_equal(guest_stdio_new(guest_link_streams(guest), event, &spec, on_io_end,
+                                                 &p, &p.io),
+                                 0);
+                guest_port_resume(guest_link_streams(guest));
+        }
+        WAIT(all_read(&p));
+        assert_int_equal(exit_status("count"), 0);
+        assert_counted(p.text, 100000);
+        assert_int_equal(forget("count"), 0);
+        put_away(&p);
+        memset(keeps, 0, sizeof(keeps));
+}
+
 static void remove_folder(void) {
         DIR *d = opendir(folder);
         struct dirent *e;
@@ -446,6 +486,7 @@ int main(void) {
                 cmocka_unit_test(test_bad_requests_change_nothing),
                 cmocka_unit_test(test_what_a_move_asks_for),
                 cmocka_unit_test(test_another_host_process_comes),
+                cmocka_unit_test(test_output_over_a_host_process_that_dies),
         };
         int r;
 
