@@ -53,7 +53,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         /* ---- source ---- */
         [MIG_S_EXPORTING] = {
                 IN_SESSION,
-                RPC(EXPORT) = IS(WAIT),
+                RPC(CANCEL) = IS(WAIT),
                 EV(EXPORTED) = TO(S_EXPORTED, NONE),
                 EV(EXPORT_FAILED) = TO(IDLE, FORGET),
                 EV(QEMU_GONE) = TO(IDLE, FORGET),
@@ -198,6 +198,8 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_S_RECOVERING] = {
                 ROLLING_BACK,
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = IS(WAIT),
                 RPC(RESUME) = IS(WAIT),
                 RPC(CANCEL) = IS(WAIT),
                 RPC(CLEANUP) = IS(WAIT),
@@ -242,7 +244,6 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_D_PREPARING] = {
                 IN_SESSION,
                 DISCARD_ON_CALL,
-                RPC(PREPARE) = IS(WAIT),
                 EV(PREPARED) = TO(D_PREPARED, NONE),
                 EV(PREPARE_FAILED) = TO(D_IMPORTED, NONE),
         },
@@ -408,7 +409,6 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_D_LOST] = {
                 IN_SESSION,
                 RPC(SOCKET) = IS(ALREADY),
-                RPC(TRANSFER) = IS(NOP),
                 RPC(STOP_FORCE) = TO(D_KILLED, KILL),
                 EV(GO) = STAY(D_LOST, SAY_LOST),
         },

@@ -123,17 +123,22 @@ static int check_resume(session *s, mig_event rpc, ferry_error *reterr) {
         return 0;
 }
 
+/* The two calls that their own work answers, when it is done. */
+static bool is_at_work(const session *s, mig_event rpc) {
+        return (rpc == MIG_RPC_EXPORT && s->state == MIG_S_EXPORTING) ||
+               (rpc == MIG_RPC_PREPARE && s->state == MIG_D_PREPARING);
+}
+
 void session_retry_waiters(session *s) {
         for (size_t i = 0; i < s->n_waiters;) {
                 _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
                 mig_event rpc = s->waiters[i].rpc;
                 const mig_cell *cell = mig_lookup(s->state, rpc);
 
-                if (cell->verdict == MIG_WAIT) {
+                if (cell->verdict == MIG_WAIT || is_at_work(s, rpc)) {
                         i++;
                         continue;
                 }
-                /* they answer when their work is done; what is left here was cut off */
                 if (rpc == MIG_RPC_EXPORT || rpc == MIG_RPC_PREPARE) {
                         int r = ferry_error_set(&error, FERRY_CANCELLED, -ECANCELED,
                                                 "%s was cut off: %s", mig_event_name(rpc),
@@ -297,8 +302,6 @@ static int check_export(session *s, const char *id, const InitializeOptions *mes
         r = check_new_session(s, id, MIG_RPC_EXPORT, reterr);
         if (r < 0)
                 return r;
-        if (s->state != MIG_IDLE)
-                return refuse(s, MIG_RPC_EXPORT, &(mig_cell){ .verdict = MIG_ILLEGAL }, reterr);
         if (vm_state != SANDBOX_VM_RUNNING)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
                                        vm_state == SANDBOX_VM_PAUSED
@@ -440,14 +443,16 @@ void session_prepare(session *s, const char *id, const InitializeOptions *messag
         session_call(s, MIG_RPC_PREPARE, reply, userdata);
 }
 
+/* A session has one socket, also once it is closed. */
 int session_check_socket(session *s, const char *id, ferry_error *reterr) {
+        const mig_cell *cell = mig_lookup(s->state, MIG_RPC_SOCKET);
         int r = session_check_id(s, id, reterr);
 
         if (r < 0)
                 return r;
-        if (s->link)
+        if (s->link || (s->had_socket && cell->verdict == MIG_ILLEGAL))
                 return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
-                                       "session %s has its socket", s->id);
+                                       "session %s has%s its socket", s->id, s->link ? "" : " had");
         return session_check_state(s, MIG_RPC_SOCKET, reterr);
 }
 
@@ -468,6 +473,7 @@ void session_socket(session *s, const char *id, int fd_consume, session_reply re
                 reply_error(reply, userdata, r, &error);
                 return;
         }
+        s->had_socket = true;
         session_call(s, MIG_RPC_SOCKET, reply, userdata);
 }
 

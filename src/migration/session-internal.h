@@ -43,6 +43,7 @@ struct session {
         size_t n_exported;
 
         mig_link *link;
+        bool had_socket;   /* the session was given one */
         bool link_is_ours; /* QEMU is done with it: messages may go over it */
 
         notifications *notifications;

@@ -107,6 +107,7 @@ static void session_clear(session *s) {
         s->reason = NULL;
         s->code = 0;
         s->id[0] = '\0';
+        s->had_socket = false;
         s->guest_initiated = s->refused = s->query_under_way = false;
         s->setup_told = s->failed_told = s->recovery_told = false;
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
