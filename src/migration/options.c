@@ -91,8 +91,6 @@ static int check_built(const InitializeOptions *m, ferry_error *reterr) {
                 return not_built(reterr, "compression_settings");
         if (m->checksum_verification)
                 return not_built(reterr, "checksum_verification");
-        if (m->perf_tracing_enabled)
-                return not_built(reterr, "perf_tracing_enabled");
         if (m->cancel_if_blackout_threshold_exceeds)
                 return not_built(reterr, "cancel_if_blackout_threshold_exceeds");
         if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
@@ -132,6 +130,7 @@ int migration_options_parse(const InitializeOptions *m, migration_options *ret,
                 return r;
         options.handover = m->handover;
         options.slow_move = m->prepare_memory_transfer_mode;
+        options.trace = m->perf_tracing_enabled;
         if (m->optional_max_bandwidth_case)
                 options.max_bandwidth = m->max_bandwidth;
         p = m->memory_transfer_throttle_params;

@@ -18,6 +18,7 @@ typedef struct migration_options {
         uint32_t blackout_target_ms;
         uint64_t max_bandwidth; /* bytes per second, 0: no cap */
         bool slow_move;         /* prepare_memory_transfer_mode */
+        bool trace;             /* perf_tracing_enabled */
 } migration_options;
 
 /* prepare_memory_transfer_mode multiplies the setup, wait and finalize limits by this. */

@@ -274,10 +274,11 @@ static int copy_options(const InitializeOptions *from, InitializeOptions **ret) 
         return *ret ? 0 : -ENOMEM;
 }
 
-void session_begin(session *s, const char *id, const migration_options *options) {
+void session_begin(session *s, const char *id, bool is_source, const migration_options *options) {
         strcpy(s->id, id);
         s->options = *options;
         session_policy_init(s);
+        session_trace_begin(s, is_source);
 }
 
 static int check_new_session(const session *s, const char *id, mig_event rpc, ferry_error *reterr) {
@@ -335,7 +336,7 @@ void session_export(session *s, const char *id, const InitializeOptions *message
                 reply_error(reply, userdata, r, &error);
                 return;
         }
-        session_begin(s, id, &options);
+        session_begin(s, id, true, &options);
         s->options_message = copy;
         session_call(s, MIG_RPC_EXPORT, reply, userdata);
 }
@@ -414,7 +415,7 @@ void session_import(session *s, const char *id, const char *sandbox_name, const 
                 reply_error(reply, userdata, r, &error);
                 return;
         }
-        session_begin(s, id, &options);
+        session_begin(s, id, false, &options);
         s->options_message = copy;
         s->notifications = history;
         s->imported = state;

@@ -91,6 +91,8 @@ void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
 
         if (r == 0 && session_is_open(s) && known(info->ram_transferred) > s->report.bytes)
                 s->report.bytes = info->ram_transferred;
+        if (r == 0 && session_is_open(s))
+                s->report.blackout_bytes = known(info->downtime_bytes);
 }
 
 static void on_failure_info(ferry_vm *v, int r, const ferry_error *error,
@@ -169,12 +171,14 @@ void session_vm_stopped(session *s, uint64_t usec) {
         s->stopped_wall_usec = wall_usec() - (now_usec() - usec);
         s->report.copy_usec = usec - s->began_usec;
         s->report.passes = s->policy.pass > 1 ? s->policy.pass - 1 : 1;
+        session_trace_stopped(s, usec);
         session_publish_phase(s, PHASE__PHASE_BLACKOUT_STARTED, PHASE_STATE__PHASE_STATE_SUCCESS);
         /* a short copy has seen no progress yet, and its report wants a figure */
         (void)vm_query_migrate(sandbox_vm(s->sb), session_on_final_info, s);
 }
 
 void session_vm_resumed(session *s, uint64_t usec) {
+        session_trace_resumed(s, usec);
         if (s->state == MIG_D_OWNER && s->resumed_usec == 0)
                 s->resumed_usec = usec;
 }
@@ -212,6 +216,7 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
         bool rolling_back = s->state == MIG_S_CANCELLING || s->state == MIG_S_RECOVERING ||
                             s->state == MIG_S_RESUMING;
 
+        session_trace_qemu(s, status, usec);
         switch (status) {
         case VM_MIGRATION_ACTIVE:
                 if (s->state == MIG_S_COPYING && !s->setup_told) {

@@ -244,6 +244,7 @@ void session_hand_over(session *s) {
         }
         s->report.journal_sync_usec = now_usec() - begin;
         session_say_go(s);
+        session_trace_handed(s);
 }
 
 static void try_cont(session *s);
@@ -343,6 +344,7 @@ void session_confirm(session *s) {
         session_publish_blackout(s);
         if (s->options.handover == HANDOVER__HANDOVER_DIRECT)
                 session_publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+        session_trace_confirmed(s);
 }
 
 void session_on_discarded(int r, const ferry_error *error, void *userdata) {

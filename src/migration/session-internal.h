@@ -12,6 +12,7 @@
 #include "migration/policy.h"
 #include "migration/session.h"
 #include "migration/state.h"
+#include "migration/trace.h"
 
 #define CONT_RETRY_USEC (20 * USEC_PER_MSEC)
 #define ANNOUNCE_ROUNDS 5
@@ -76,6 +77,9 @@ struct session {
         uint64_t rate, rate_sent, rate_usec; /* bytes per second, and the last sample's ends */
         session_report report;
 
+        trace trace;                 /* of this session, or of the last one */
+        session_report trace_report; /* its figures, once it is closed */
+
         session_reply retire_reply;
         void *retire_userdata;
 };
@@ -94,6 +98,21 @@ void session_stop_timer(session *s);
 void session_start_timer(session *s, uint64_t usec, mig_event event);
 void session_post(session *s, mig_event event);
 
+/* session-trace.c */
+void session_trace_begin(session *s, bool is_source);
+void session_trace_vm(session *s, const vm_facts *facts);
+void session_trace_step(session *s, mig_state was, mig_event event);
+void session_trace_handed(session *s);
+void session_trace_confirmed(session *s);
+void session_trace_stopped(session *s, uint64_t usec);
+void session_trace_resumed(session *s, uint64_t usec);
+void session_trace_qemu(session *s, vm_migration_status status, uint64_t usec);
+void session_trace_pass(session *s, const policy_pass *pass);
+/* `what`: a static string. */
+void session_trace_order(session *s, const char *what);
+void session_trace_settled(session *s);
+void session_trace_end(session *s);
+
 /* session-notify.c */
 void session_set_reason(session *s, ferry_code code, const char *format, ...) _printf_(3, 4);
 void session_set_reason_from(session *s, const char *what, const ferry_error *error);
@@ -111,7 +130,7 @@ void session_complete_all_of(session *s, mig_event rpc, int r, const ferry_error
 void session_complete_all_with_reason(session *s);
 void session_retry_waiters(session *s);
 void session_call(session *s, mig_event rpc, session_reply reply, void *userdata);
-void session_begin(session *s, const char *id, const migration_options *options);
+void session_begin(session *s, const char *id, bool is_source, const migration_options *options);
 
 /* session-prepare.c */
 void session_start_export(session *s);

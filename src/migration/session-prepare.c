@@ -20,6 +20,7 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
                 export_failed(s, r, error);
                 return;
         }
+        session_trace_vm(s, facts);
         r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v), facts,
                                    s->options_message, &s->exported, &s->n_exported,
                                    s->state_digest, &own);
@@ -88,6 +89,8 @@ static void on_prepare_facts(ferry_vm *v, int r, const ferry_error *error, const
 
         if (r == -ECANCELED || s->state != MIG_D_PREPARING)
                 return;
+        if (r == 0)
+                session_trace_vm(s, facts);
         if (r == 0)
                 r = migration_state_check_facts(s->imported, facts, &own);
         else

@@ -74,7 +74,7 @@ int session_recover(session *s, bool running, ferry_error *reterr) {
         migration_options_init(&options);
         if (js->direct)
                 options.handover = HANDOVER__HANDOVER_DIRECT;
-        session_begin(s, js->session_id, &options);
+        session_begin(s, js->session_id, js->source, &options);
         memcpy(s->secret, js->secret, DIGEST_SIZE);
         s->state = js->source ? recovered_source(s, js->mark, &event)
                               : recovered_destination(s, js, running, &event);

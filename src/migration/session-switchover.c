@@ -33,14 +33,17 @@ static void note_pass(session *s, const policy_pass *pass) {
                 s->id, pass->pass, (pass->end_usec - pass->begin_usec) / USEC_PER_MSEC,
                 kib(pass->sent), kib(pass->remaining), kib(pass->dirty_rate), kib(pass->bandwidth),
                 pass->throttle, pass->limit_ms, pass->expected_blackout_ms);
+        session_trace_pass(s, pass);
 }
 
 static void carry_out(session *s, const policy_orders *orders) {
         if (orders->set_limit)
                 (void)vm_set_downtime_limit(sandbox_vm(s->sb), orders->limit_ms,
                                             session_ignore_done, s);
-        if (orders->set_limit && orders->forced)
+        if (orders->set_limit && orders->forced) {
                 log_info("session %s: no pass is left: the switchover is forced", s->id);
+                session_trace_order(s, "forced");
+        }
 }
 
 static void on_look(ferry_vm *v, int r, const ferry_error *error, const vm_migration_info *info,

@@ -91,6 +91,7 @@ static void session_clear(session *s) {
         session_stop_timer(s);
         s->progress_timer = sd_event_source_disable_unref(s->progress_timer);
         s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
+        session_trace_end(s);
         session_close_link(s);
         s->notifications = notifications_close(s->notifications);
         if (s->options_message)
@@ -342,6 +343,7 @@ static void step(session *s, mig_event event) {
                 return;
         }
         strcpy(id, s->id);
+        session_trace_step(s, was, event);
         act(s, cell->action); /* the blackout first, the words after */
         log_info("session %s: %s -%s-> %s / %s", *id ? id : s->id, mig_state_get(was)->name,
                  mig_event_name(event), mig_state_get(s->state)->name,
@@ -349,6 +351,8 @@ static void step(session *s, mig_event event) {
         if (s->state != was)
                 announce_state(s, was, event);
         close_settled_link(s);
+        if (s->state != was)
+                session_trace_settled(s);
         if (event == MIG_EV_ROLLBACK_FAILED)
                 session_complete_all_with_reason(s);
         /* nobody need come to try it again */
@@ -434,6 +438,7 @@ session *session_free(session *s) {
                 session_complete(s, 0, -ESHUTDOWN, &error);
         session_clear(s);
         s->waiter_timer = sd_event_source_disable_unref(s->waiter_timer);
+        trace_done(&s->trace);
         journal_free(s->journal);
         free(s);
         return NULL;

@@ -25,7 +25,11 @@ typedef struct session_report {
                 resume_usec;
         uint32_t passes;
         uint64_t bytes;
+        uint64_t blackout_bytes; /* guest memory, sent while the guest stood */
 } session_report;
+
+/* In the state directory, with perf_tracing_enabled: docs/report.md. */
+#define SESSION_TRACE_FILE "trace.json"
 
 typedef struct session_status {
         mig_state state;
@@ -69,6 +73,10 @@ void session_forget(session *s, void *userdata);
 
 void session_get_status(const session *s, session_status *ret);
 const journal_session *session_tombstones(const session *s, size_t *ret_n);
+/* Of the open session, or of the last one; `id` "": whichever there is. -ENOENT (NotFound). Free
+ * with trace_message_free(). */
+typedef struct trace_message trace_message;
+int session_trace(session *s, const char *id, trace_message **ret, ferry_error *reterr);
 /* True from export or import to Cleanup. */
 bool session_is_open(const session *s);
 

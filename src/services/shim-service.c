@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "migration/session.h"
+#include "migration/trace-message.h"
 #include "services/reply.h"
 #include "shim.ttrpc.h"
 
@@ -78,20 +79,6 @@ static Ferry__Shim__V1__Owner owner_of(const sandbox *sb, const session_status *
         return FERRY__SHIM__V1__OWNER__OWNER_NONE;
 }
 
-static void fill_report(const session_report *from, Ferry__Shim__V1__Report *to) {
-        ferry__shim__v1__report__init(to);
-        to->total_usec = from->total_usec;
-        to->setup_usec = from->setup_usec;
-        to->copy_usec = from->copy_usec;
-        to->blackout_usec = from->blackout_usec;
-        to->stop_to_completed_usec = from->stop_to_completed_usec;
-        to->handover_usec = from->handover_usec;
-        to->journal_sync_usec = from->journal_sync_usec;
-        to->resume_usec = from->resume_usec;
-        to->passes = from->passes;
-        to->bytes = from->bytes;
-}
-
 static void fill_session(status_parts *p) {
         const mig_state_info *info = mig_state_get(p->status.state);
 
@@ -104,7 +91,7 @@ static void fill_session(status_parts *p) {
         p->session.undecided = p->status.undecided;
         p->session.handover_record =
                 (ProtobufCBinaryData){ strlen(p->status.record), (uint8_t *)p->status.record };
-        fill_report(p->status.report, &p->report);
+        session_report_to_message(p->status.report, &p->report);
         p->session.report = &p->report;
         p->response.session = &p->session;
 }
@@ -253,6 +240,22 @@ static void on_sandbox_change(void *userdata) {
                 (void)sd_event_source_set_enabled(service->changed, SD_EVENT_ONESHOT);
 }
 
+/* ---- trace ---- */
+
+static void get_trace(ttrpc_call *call, const Ferry__Shim__V1__TraceRequest *request,
+                      void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(trace_message_freep) trace_message *m = NULL;
+        shim_service *service = userdata;
+        int r;
+
+        r = session_trace(sandbox_session(service->sb), request->session_id, &m, &error);
+        if (r < 0)
+                call_fail(call, r, &error);
+        else
+                (void)ferry_shim_v1_shim_trace_reply(call, trace_message_get(m));
+}
+
 /* ---- stop ---- */
 
 static void on_stopped(int r, const ferry_error *error, void *userdata) {
@@ -284,6 +287,7 @@ static void stop(ttrpc_call *call, const Ferry__Shim__V1__StopRequest *request, 
 static const ferry_shim_v1_shim_methods methods_ = {
         .status = status,
         .watch = watch,
+        .trace = get_trace,
         .stop = stop,
 };
 

@@ -69,6 +69,7 @@ static void parse_ram(const json_t *ram, vm_migration_info *info) {
         info->ram_remaining = get_number(ram, "remaining");
         info->page_size = get_number(ram, "page-size");
         info->dirty_sync_count = get_number(ram, "dirty-sync-count");
+        info->downtime_bytes = get_number(ram, "downtime-bytes");
         info->bytes_per_second = get_bandwidth(ram);
         info->dirty_bytes_per_second =
                 to_bytes(get_number(ram, "dirty-pages-rate"), info->page_size);

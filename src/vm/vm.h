@@ -78,6 +78,7 @@ typedef struct vm_migration_info {
         uint64_t dirty_bytes_per_second; /* dirty-pages-rate * page_size */
         uint64_t bytes_per_second;       /* from "mbps" */
         uint64_t dirty_sync_count;
+        uint64_t downtime_bytes; /* of ram_transferred, while the guest stood */
         uint64_t total_msec, setup_msec, downtime_msec, expected_downtime_msec;
         uint64_t throttle_percentage; /* QEMU's own auto-converge */
         const char *error_description;
