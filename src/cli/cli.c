@@ -40,12 +40,16 @@ static cli_exit exit_from_code(ferry_code code) {
         return CLI_EXIT_FAILED;
 }
 
-cli_exit cli_fail(const ferry_error *error) {
+cli_exit cli_exit_of(const ferry_error *error) {
         cli_exit code = exit_from_code(error->code);
 
+        return code != CLI_EXIT_OK ? code : CLI_EXIT_FAILED;
+}
+
+cli_exit cli_fail(const ferry_error *error) {
         fflush(stdout);
         fprintf(stderr, "ferry: %s\n", ferry_error_message(error));
-        return code != CLI_EXIT_OK ? code : CLI_EXIT_FAILED;
+        return cli_exit_of(error);
 }
 
 cli_exit cli_fail_usage(const char *verb, const char *format, ...) {

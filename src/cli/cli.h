@@ -55,6 +55,9 @@ extern const cli_verb cmd_stop;
 /* After a signal of rpc.h. */
 cli_exit cli_interrupted(void);
 
+/* The exit code that goes with the error's; never CLI_EXIT_OK. */
+cli_exit cli_exit_of(const ferry_error *error);
+
 /* Prints "ferry: message" and chooses the exit code from the error's. */
 cli_exit cli_fail(const ferry_error *error);
 

@@ -2,7 +2,9 @@
 
 /* ferry host: what a state root says about its host (cli/host.h). */
 
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/host.h"
@@ -37,6 +39,24 @@ static cli_exit show(const cli_context *cli) {
         return CLI_EXIT_OK;
 }
 
+/* What is named may be made later; until then no sandbox starts. */
+static void warn(const host_values *v) {
+        char path[128];
+
+        if (v->netns) {
+                snprintf(path, sizeof(path), "/run/netns/%s", v->netns);
+                if (access(path, F_OK) < 0)
+                        fprintf(stderr,
+                                "ferry: there is no network namespace %s yet (`ip netns add %s`)\n",
+                                v->netns, v->netns);
+        } else if (v->bridge) {
+                /* in another namespace it cannot be seen from here */
+                snprintf(path, sizeof(path), "/sys/class/net/%s/bridge", v->bridge);
+                if (access(path, F_OK) < 0)
+                        fprintf(stderr, "ferry: there is no bridge %s yet\n", v->bridge);
+        }
+}
+
 static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
         static const char *const names[] = { "'set' or 'show'" };
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
@@ -57,6 +77,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return error.code == FERRY_INVALID_ARGUMENT
                                ? cli_fail_usage("host", "--%s", ferry_error_message(&error))
                                : cli_fail(&error);
+        warn(v);
         return cli->json ? show(cli) : CLI_EXIT_OK;
 }
 

@@ -22,6 +22,8 @@ static int open_peers(const cli_context *cli, const char *name, const char *targ
 
         r = sandbox_check_exists(cli->root, name, reterr);
         if (r == 0)
+                r = peer_check_target(target, reterr);
+        if (r == 0)
                 r = peer_open(cli->root, ret_from, reterr);
         if (r == 0)
                 r = peer_open(target, ret_to, reterr);

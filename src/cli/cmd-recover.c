@@ -137,7 +137,9 @@ static int look_there(recovery *r, const char *target, ferry_error *reterr) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         int e;
 
-        e = peer_open(target, &r->there.host, reterr);
+        e = peer_check_target(target, reterr);
+        if (e == 0)
+                e = peer_open(target, &r->there.host, reterr);
         if (e < 0)
                 return e;
         e = look_at(r, &r->there, "the other host's shim", &error);

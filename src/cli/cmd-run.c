@@ -37,7 +37,8 @@ static const cli_option options[] = {
           AT(vcpus) },
         { "kernel", "FILE", "without --config: the guest's kernel", CLI_OPTION_TEXT, AT(kernel) },
         { "initrd", "FILE", "without --config: its initramfs", CLI_OPTION_TEXT, AT(initrd) },
-        { "cmdline", "TEXT", "without --config: its command line", CLI_OPTION_TEXT, AT(cmdline) },
+        { "cmdline", "TEXT", "without --config: its command line (Linux: default console=ttyS0)",
+          CLI_OPTION_TEXT, AT(cmdline) },
         { "disk", "FILE", "without --config: a raw image or block device; may be repeated",
           CLI_OPTION_TEXTS, AT(disks) },
         { "network", NULL, "without --config: a network device on the host's bridge",
@@ -97,13 +98,19 @@ static void print_log(const char *root, const char *name, const char *file) {
 
 /* A start that failed: nothing of it stays, and the person sees what the logs said. The VM is
  * ours to end: it was started by this very command and nobody was told of it. */
-static void undo(const host *h, const char *name, rpc_group *group, rpc *shim) {
+static void undo(const host *h, const char *name, rpc_group *group, rpc *shim,
+                 const ferry_error *why) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(freep) char *last = NULL;
 
         rpc_group_set_deaf(group, "undoing the start");
         if (shim && rpc_is_open(shim))
                 (void)call_stop(shim, true, NULL);
         (void)end_wait(h, group, name, NULL); /* it writes to its log to the last */
+        if (why->code == FERRY_UNAVAILABLE)
+                last = sandbox_last_error(h->root, name); /* why it went away */
+        fprintf(stderr, "ferry: %s was not started: %s\n", name,
+                last ? last : ferry_error_message(why));
         print_log(h->root, name, "shim.log");
         print_log(h->root, name, "qemu.log");
         if (end_wait_and_remove(h, group, name, &error) < 0)
@@ -136,7 +143,7 @@ static int start(const host *h, const char *name, const char *config, rpc_group 
                 r = rpc_open(group, socket_path, "the shim", ret_shim, reterr);
         if (r == 0)
                 r = wait_until_runs(group, *ret_shim, w, reterr);
-        return r < 0 ? ferry_error_prefix(reterr, r, "%s was not started", name) : 0;
+        return r;
 }
 
 static cli_exit wait_for_end(rpc_group *group, const watcher *w) {
@@ -178,9 +185,8 @@ static cli_exit run_sandbox(const cli_context *cli, const char *name, const host
         if (rpc_group_new(&group, &error) < 0 || sandbox_make(cli->root, name, &error) < 0)
                 return cli_fail(&error);
         if (start(h, name, config, group, &w, &shim, &error) < 0) {
-                code = cli_fail(&error);
-                undo(h, name, group, shim);
-                return code;
+                undo(h, name, group, shim, &error);
+                return cli_exit_of(&error);
         }
         code = tell(cli, name, shim);
         return code == CLI_EXIT_OK && wait ? wait_for_end(group, &w) : code;

@@ -3,6 +3,7 @@
 /* ferry status: all that a shim tells about its sandbox. */
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "cli/cli.h"
@@ -48,6 +49,21 @@ static void print_session(const char *root, const char *name,
                 print_report(session->report);
 }
 
+/* What a closed session's journal says, as a person would. */
+static const char *verdict_text(const char *verdict) {
+        static const char *const texts[][2] = {
+                { "done", "it moved away" },        { "handed", "it was handed over" },
+                { "running", "it arrived" },        { "ran-again", "rolled back, it ran on here" },
+                { "declined", "it was not taken" }, { "open", "it ended early" },
+                { "completed", "it ended early" },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(texts); i++)
+                if (strcmp(verdict, texts[i][0]) == 0)
+                        return texts[i][1];
+        return verdict;
+}
+
 static void print_status(const cli_context *cli, const char *name, const reach *r) {
         const shim_status *s = r->status;
         char text[64], figure[FORMAT_MAX];
@@ -70,7 +86,7 @@ static void print_status(const cli_context *cli, const char *name, const reach *
                 print_session(cli->root, name, s->session);
         for (size_t i = 0; i < s->n_tombstones; i++)
                 printf("past:        session %s: %s\n", s->tombstones[i]->session_id,
-                       s->tombstones[i]->verdict);
+                       verdict_text(s->tombstones[i]->verdict));
 }
 
 static cli_exit print_json(const char *name, const reach *r) {

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "cli/sandbox.h"
 
 #define HOST_FILE     "host.json"
 #define HOST_FILE_MAX 4096U
@@ -134,10 +135,17 @@ int host_read(const char *root, host **ret, ferry_error *reterr) {
                 r = host_new(root, "this host", NULL, NULL, NULL, false, ret);
                 return r < 0 ? ferry_error_set_errno(reterr, r, "host") : 0;
         }
+        if (r == -EACCES && geteuid() != 0)
+                return ferry_error_set(reterr, FERRY_PERMISSION_DENIED, r,
+                                       "%s is another user's: take a --root of your own, or become "
+                                       "root",
+                                       root);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "%s", path);
         r = host_parse(root, text, n, ret, reterr);
-        return r < 0 ? ferry_error_prefix(reterr, r, "%s", path) : 0;
+        return r < 0 ? ferry_error_prefix(reterr, r,
+                                          "%s is damaged (`ferry host set` writes it anew)", path)
+                     : 0;
 }
 
 static json_t *text_or_null(const char *text) {
@@ -172,7 +180,7 @@ int host_write(const char *root, const char *name, const char *netns, const char
         if (!text)
                 return ferry_error_set_errno(reterr, -ENOMEM, "host");
         if (mkdir(root, 0700) < 0 && errno != EEXIST)
-                return ferry_error_set_errno(reterr, -errno, "cannot make %s", root);
+                return sandbox_cannot_make(root, reterr);
         r = file_replace(AT_FDCWD, path, text, strlen(text), 0600, false);
         return r < 0 ? ferry_error_set_errno(reterr, r, "cannot write %s", path) : 0;
 }

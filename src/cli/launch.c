@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include "base/clock.h"
@@ -174,11 +175,20 @@ static int wait_ready(int fd) {
 
 static int explain(const host *h, const char *name, int r, ferry_error *reterr) {
         _cleanup_(freep) char *tail = sandbox_log_tail(h->root, name, "shim.log", LOG_LINES);
+        _cleanup_(freep) char *last = sandbox_last_error(h->root, name);
+        struct statvfs disk;
 
         if (r == -ETIMEDOUT)
                 return ferry_error_set(reterr, FERRY_DEADLINE_EXCEEDED, r,
                                        "the shim of %s was not ready within 20 s%s%s", name,
                                        tail ? "; its log ends with:\n" : "", tail ? tail : "");
+        if (last)
+                return ferry_error_set(reterr, FERRY_INTERNAL, r,
+                                       "the shim of %s did not start: %s", name, last);
+        if (!tail && statvfs(h->root, &disk) == 0 && disk.f_bavail == 0)
+                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, r,
+                                       "the shim of %s did not start: no space is left in %s", name,
+                                       h->root);
         return ferry_error_set(reterr, FERRY_INTERNAL, r, "the shim of %s did not start%s%s", name,
                                tail ? ":\n" : " and left no message", tail ? tail : "");
 }

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -25,6 +26,21 @@ static const char exit_codes[] =
         "  130  interrupted (Ctrl-C); 143 by SIGTERM, 129 by a hang-up. A migration was rolled "
         "back\n";
 
+/* Where the manual is: installed, or in the build folder that we run from. */
+static void print_manual(void) {
+        char self[4096];
+        ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - sizeof(".1"));
+
+        if (n > 0) {
+                memcpy(self + n, ".1", sizeof(".1"));
+                if (access(self, R_OK) == 0) {
+                        printf("The whole story: man -l %s\n", self);
+                        return;
+                }
+        }
+        printf("The whole story: man ferry\n");
+}
+
 static cli_exit print_help(void) {
         printf("Usage: ferry [--root DIR] [--json] VERB ...\n\n"
                "Runs Linux virtual machines and moves them, running, between hosts.\n\n"
@@ -34,8 +50,9 @@ static cli_exit print_help(void) {
         printf("  %-10s %s\n  %-10s %s\n\n", "version", "print the version", "help",
                "this text, or `help VERB`");
         printf("A host's sandboxes are in its state root: --root, else $FERRY_ROOT, "
-               "else " CLI_ROOT_DEFAULT ".\n\n%s\nThe whole story: man ferry\n",
+               "else " CLI_ROOT_DEFAULT ".\n\n%s\n",
                exit_codes);
+        print_manual();
         return CLI_EXIT_OK;
 }
 

@@ -10,6 +10,7 @@ static const char *const postcopies[] = { "never", "fallback", "always", NULL };
 static const char *const encryptions[] = { "none", "psk", "x509", NULL };
 
 #define AT(field) offsetof(migrate_values, field)
+#define LATER     " (not in this version)"
 
 const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
         { "to", "TARGET", "the other host: its state root", CLI_OPTION_TEXT, AT(to) },
@@ -37,15 +38,16 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
           AT(minimum_throttle), 0, UINT32_MAX },
         { "throttling-scale", "PERCENT", "each further step (default 10)", CLI_OPTION_REAL,
           AT(throttling_scale) },
-        { "verify-memory", NULL, "compare the guest's memory on both sides", CLI_OPTION_SWITCH,
-          AT(verify_memory) },
-        { "checksums", NULL, "checksums over the stream", CLI_OPTION_SWITCH, AT(checksums) },
-        { "compress-workers", "N", "compress with this many threads", CLI_OPTION_NUMBER,
+        { "verify-memory", NULL, "compare the guest's memory on both sides" LATER,
+          CLI_OPTION_SWITCH, AT(verify_memory) },
+        { "checksums", NULL, "checksums over the stream" LATER, CLI_OPTION_SWITCH, AT(checksums) },
+        { "compress-workers", "N", "compress with this many threads" LATER, CLI_OPTION_NUMBER,
           AT(compress_workers), 0, UINT32_MAX },
-        { "channels", "N", "connections to use", CLI_OPTION_NUMBER, AT(channels), 0, UINT32_MAX },
-        { "encryption", "KIND", "none, psk or x509", CLI_OPTION_CHOICE, AT(encryption),
+        { "channels", "N", "connections to use: 1; more" LATER, CLI_OPTION_NUMBER, AT(channels), 0,
+          UINT32_MAX },
+        { "encryption", "KIND", "none; psk, x509" LATER, CLI_OPTION_CHOICE, AT(encryption),
           .choices = encryptions },
-        { "postcopy", "KIND", "never, fallback or always", CLI_OPTION_CHOICE, AT(postcopy),
+        { "postcopy", "KIND", "never; fallback, always" LATER, CLI_OPTION_CHOICE, AT(postcopy),
           .choices = postcopies },
         { "trace", NULL, "record each pass and phase with its times", CLI_OPTION_SWITCH,
           AT(trace) },

@@ -252,6 +252,11 @@ void mover_take_figures(mover *m) {
                 f->total_usec = f->source->total_usec; /* we came late: `ferry recover` */
         f->passes = f->source && f->source->passes > 0 ? f->source->passes : m->progress.passes;
         f->bytes = f->source && f->source->bytes > 0 ? f->source->bytes : m->progress.sent;
+        /* the last notification came before the last bytes went */
+        m->progress.pass = f->passes;
+        m->progress.sent = f->bytes;
+        if (m->progress.sides[PROGRESS_SOURCE].outcome == PROGRESS_DONE)
+                m->progress.remaining = 0;
         if (f->destination && f->destination->blackout_usec > 0)
                 f->blackout_usec = f->destination->blackout_usec;
         else if (m->progress.has_blackout)

@@ -73,6 +73,10 @@ static int bad_value(const cli_option *option, const char *value, const char *ex
 }
 
 static int out_of_range(const cli_option *option, const char *value, ferry_error *reterr) {
+        if (option->maximum == UINT64_MAX)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "--%s %s: must be at least %llu", option->name, value,
+                                       (unsigned long long)option->minimum);
         return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                "--%s %s: must be from %llu to %llu", option->name, value,
                                (unsigned long long)option->minimum,

@@ -6,7 +6,8 @@ static int dump(json_t *json_consume, size_t flags) {
 
         if (!json_consume)
                 return -ENOMEM;
-        r = json_dumpf(json_consume, stdout, flags);
+        /* more digits would show what a double makes of 0.1 */
+        r = json_dumpf(json_consume, stdout, flags | JSON_REAL_PRECISION(15));
         json_decref(json_consume);
         if (r < 0 || fputc('\n', stdout) == EOF || fflush(stdout) != 0)
                 return -EIO;

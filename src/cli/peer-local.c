@@ -4,8 +4,10 @@
 
 #include "cli/peer.h"
 
+#include <libgen.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -174,5 +176,22 @@ int peer_open(const char *target, peer **ret, ferry_error *reterr) {
                 return ferry_error_set_errno(reterr, -ENOMEM, "host");
         }
         *ret = &l->base;
+        return 0;
+}
+
+int peer_check_target(const char *target, ferry_error *reterr) {
+        _cleanup_(freep) char *parent = NULL;
+        struct stat st;
+
+        if (target[0] != '/' || (stat(target, &st) == 0 && S_ISDIR(st.st_mode)))
+                return 0; /* the rest is for peer_open() */
+        parent = strdup(target);
+        if (!parent)
+                return ferry_error_set_errno(reterr, -ENOMEM, "host");
+        if (stat(target, &st) == 0 || errno == ENOTDIR)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -ENOTDIR,
+                                       "--to %s: is no folder", target);
+        if (errno == ENOENT && stat(dirname(parent), &st) < 0)
+                return ferry_error_set_errno(reterr, -errno, "--to %s: %s", target, parent);
         return 0;
 }

@@ -46,6 +46,9 @@ struct peer {
 /* The host that `target` names: an absolute path of a state root. */
 int peer_open(const char *target, peer **ret, ferry_error *reterr);
 
+/* Whether a sandbox could come to `target` at all: a folder, or one that can be made. */
+int peer_check_target(const char *target, ferry_error *reterr);
+
 static inline peer *peer_free(peer *p) {
         return p ? p->operations->free(p) : NULL;
 }

@@ -109,7 +109,9 @@ const char *progress_phase_text(const progress *p) {
         case PHASE__PHASE_OFFLINE_DONE:
                 return "handing over";
         case PHASE__PHASE_BLACKOUT_EXITED:
-                return "running there";
+                /* with HANDOVER_CALLER this is the last */
+                return p->sides[PROGRESS_SOURCE].outcome == PROGRESS_DONE ? "done"
+                                                                          : "running there";
         case PHASE__PHASE_DONE:
                 return p->sides[PROGRESS_SOURCE].outcome == PROGRESS_DONE ? "done" : "cancelled";
         case PHASE__PHASE_RECOVERY_DONE:
@@ -204,4 +206,6 @@ void progress_format_line(const progress *p, uint64_t elapsed_usec,
         append(buffer, &used, "%7.2f s  %-14s", (double)elapsed_usec / (double)USEC_PER_SEC,
                progress_phase_text(p));
         append_figures(p, buffer, &used);
+        while (used > 0 && buffer[used - 1] == ' ')
+                buffer[--used] = '\0';
 }

@@ -2,11 +2,17 @@
 #include "cli/run-config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/fd.h"
 #include "vm/vm-config.h"
+
+#define LINUX_MARK_AT 0x202
+#define LINUX_CMDLINE "console=ttyS0"
 
 static bool has_shortcuts(const run_config_values *v) {
         return v->memory.given || v->vcpus.given || v->kernel || v->initrd || v->cmdline ||
@@ -54,6 +60,15 @@ static int add_disks(json_t *object, const cli_texts *disks, ferry_error *reterr
         return 0;
 }
 
+/* The x86 boot protocol's mark: such a kernel is silent unless it is told where its console is. */
+static bool is_linux(const char *path) {
+        _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        char mark[4];
+
+        return fd >= 0 && pread(fd, mark, sizeof(mark), LINUX_MARK_AT) == (ssize_t)sizeof(mark) &&
+               memcmp(mark, "HdrS", sizeof(mark)) == 0;
+}
+
 static int fill_in(json_t *object, const run_config_values *v, ferry_error *reterr) {
         int failed = 0, r;
 
@@ -64,6 +79,8 @@ static int fill_in(json_t *object, const run_config_values *v, ferry_error *rete
                 object, "vcpus", json_integer(v->vcpus.given ? (json_int_t)v->vcpus.value : 1));
         if (v->cmdline)
                 failed |= json_object_set_new(object, "cmdline", json_string(v->cmdline));
+        else if (v->kernel && is_linux(v->kernel))
+                failed |= json_object_set_new(object, "cmdline", json_string(LINUX_CMDLINE));
         if (v->network || v->bridge)
                 failed |= json_object_set_new(object, "network", json_object());
         if (v->bridge)
@@ -97,9 +114,33 @@ static int from_shortcuts(const run_config_values *v, vm_config **ret, ferry_err
 }
 
 static int check_file(const char *what, const char *path, ferry_error *reterr) {
-        if (!path || access(path, R_OK) == 0)
+        struct stat st;
+
+        if (!path)
                 return 0;
-        return ferry_error_set_errno(reterr, -errno, "%s %s", what, path);
+        if (access(path, R_OK) < 0 || stat(path, &st) < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s %s", what, path);
+        if (S_ISDIR(st.st_mode))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EISDIR,
+                                       "%s %s: is a directory", what, path);
+        return 0;
+}
+
+/* What cannot be one, before it is read: a FIFO that nobody writes to would never end. */
+static int check_config_file(const char *path, ferry_error *reterr) {
+        bool is_given = strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0;
+        struct stat st;
+
+        if (stat(path, &st) < 0)
+                return 0; /* told when it is read */
+        if (!S_ISREG(st.st_mode) && !(is_given && S_ISFIFO(st.st_mode)))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "--config %s: is no file", path);
+        if (st.st_size > (off_t)VM_CONFIG_TEXT_MAX)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EFBIG,
+                                       "--config %s: a configuration has at most %u bytes", path,
+                                       (unsigned)VM_CONFIG_TEXT_MAX);
+        return 0;
 }
 
 static int check_files(const vm_config *config, ferry_error *reterr) {
@@ -126,6 +167,9 @@ int run_config_make(const run_config_values *v, char **ret, bool *ret_usage, fer
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "--config (or --kernel, --disk, ...) is missing");
         *ret_usage = false;
+        r = v->file ? check_config_file(v->file, reterr) : 0;
+        if (r < 0)
+                return r;
         r = v->file ? vm_config_read(v->file, &config, reterr) : from_shortcuts(v, &config, reterr);
         if (r == 0)
                 r = check_files(config, reterr);

@@ -12,6 +12,7 @@
 #include "migration/session.h"
 
 #define TAIL_MAX       4096
+#define LOG_LINES_MAX  16U
 #define SUN_PATH_MAX   107U
 #define LONGEST_SOCKET "console.sock"
 #define LOCK_FILE      "shim.lock"
@@ -77,6 +78,17 @@ static int mark(const char *path) {
         return r;
 }
 
+int sandbox_cannot_make(const char *path, ferry_error *reterr) {
+        int r = -errno;
+
+        if (r == -EACCES && geteuid() != 0)
+                return ferry_error_set(reterr, FERRY_PERMISSION_DENIED, r,
+                                       "cannot make %s: you are not root; take a --root of your "
+                                       "own, or become root",
+                                       path);
+        return ferry_error_set_errno(reterr, r, "cannot make %s", path);
+}
+
 int sandbox_make(const char *root, const char *name, ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL;
         int r;
@@ -90,7 +102,7 @@ int sandbox_make(const char *root, const char *name, ferry_error *reterr) {
                                        "choose a shorter root or name",
                                        path);
         if (mkdir(root, 0700) < 0 && errno != EEXIST)
-                return ferry_error_set_errno(reterr, -errno, "cannot make %s", root);
+                return sandbox_cannot_make(root, reterr);
         if (mkdir(path, 0700) == 0) {
                 r = mark(path);
                 return r < 0 ? ferry_error_set_errno(reterr, r, "cannot make %s/" LOCK_FILE, path)
@@ -105,7 +117,8 @@ int sandbox_make(const char *root, const char *name, ferry_error *reterr) {
         if (r == -EEXIST)
                 return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
                                        "there is a sandbox %s in %s already", name, root);
-        return ferry_error_set_errno(reterr, r, "cannot make %s", path);
+        errno = -r;
+        return sandbox_cannot_make(path, reterr);
 }
 
 int sandbox_check_exists(const char *root, const char *name, ferry_error *reterr) {
@@ -325,4 +338,19 @@ char *sandbox_log_tail(const char *root, const char *name, const char *file, uns
                 if (start[-1] == '\n' && n_lines-- == 1)
                         break;
         return strdup(start);
+}
+
+char *sandbox_last_error(const char *root, const char *name) {
+        _cleanup_(freep) char *tail = sandbox_log_tail(root, name, "shim.log", LOG_LINES_MAX);
+        static const char mark[] = "Z error "; /* behind the time (base/log.c) */
+        char *found = NULL;
+
+        for (char *at = tail; at && (at = strstr(at, mark));) {
+                at += strlen(mark);
+                found = at + strspn(at, " ");
+        }
+        if (!found)
+                return NULL;
+        found[strcspn(found, "\n")] = '\0';
+        return strdup(found);
 }

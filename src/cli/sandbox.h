@@ -28,6 +28,9 @@ int sandbox_path(const char *root, const char *name, const char *file, char **re
 /* Makes root (0700, one level) and directory. FERRY_ALREADY_EXISTS when the name is taken. */
 int sandbox_make(const char *root, const char *name, ferry_error *reterr);
 
+/* Of mkdir()'s errno, with what helps who is not root. */
+int sandbox_cannot_make(const char *path, ferry_error *reterr);
+
 /* FERRY_NOT_FOUND when there is no such directory, or it is not a sandbox (no shim.lock of ours).
  */
 int sandbox_check_exists(const char *root, const char *name, ferry_error *reterr);
@@ -43,6 +46,10 @@ int sandbox_remove(const char *root, const char *name, ferry_error *reterr);
 /* All of a root; none when the root is not there. */
 int sandbox_list(const char *root, sandbox_names *ret, ferry_error *reterr);
 void sandbox_names_done(sandbox_names *names);
+
+/* The text of the last error in the sandbox's shim.log, if one is among its last lines. Caller
+ * frees. */
+char *sandbox_last_error(const char *root, const char *name);
 
 /* The last lines of a log of the sandbox, NUL-terminated, NULL when there are none. */
 char *sandbox_log_tail(const char *root, const char *name, const char *file, unsigned n_lines);

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -13,6 +14,8 @@
 
 #include "base/fd.h"
 #include "cli/host.h"
+#include "cli/pair.h"
+#include "cli/run-config.h"
 #include "cli/sandbox.h"
 
 static char root[64];
@@ -217,6 +220,62 @@ static void test_host(void **state) {
         assert_string_equal(h->bridge, "br0");
 }
 
+static void test_pair(void **state) {
+        _cleanup_(freep) char *found = NULL;
+
+        assert_int_equal(sandbox_make(root, "web", NULL), 0);
+        assert_null(pair_find(root, "web", NULL));
+        pair_remember(root, "web", "session-1", "/run/ferry-b");
+        found = pair_find(root, "web", "session-1");
+        assert_string_equal(found, "/run/ferry-b");
+        assert_null(pair_find(root, "web", "session-2"));
+        write_file("web", "migration.json", "{\"session_id\": \"s\", \"other\": \"relative\"}");
+        assert_null(pair_find(root, "web", NULL));
+        write_file("web", "migration.json", "{");
+        assert_null(pair_find(root, "web", NULL));
+        pair_forget(root, "web");
+        assert_null(pair_find(root, "web", NULL));
+        pair_remember(root, "web", "session-1", "/run/ferry-b"); /* goes with the sandbox */
+        assert_int_equal(sandbox_remove(root, "web", NULL), 0);
+}
+
+static void test_last_error(void **state) {
+        _cleanup_(freep) char *text = NULL;
+
+        assert_int_equal(sandbox_make(root, "web", NULL), 0);
+        assert_null(sandbox_last_error(root, "web"));
+        write_file("web", "shim.log",
+                   "2026-01-01T00:00:00.000000Z error   the first\n"
+                   "2026-01-01T00:00:00.000001Z error   no disk\n"
+                   "2026-01-01T00:00:00.000002Z info    the end\n");
+        text = sandbox_last_error(root, "web");
+        assert_string_equal(text, "no disk");
+}
+
+/* A Linux kernel is given a console, what is none is not, and neither is one with a --cmdline. */
+static void test_cmdline(void **state) {
+        char kernel[128], bytes[0x300] = "";
+        run_config_values values = { .kernel = kernel };
+        static const char linux_cmdline[] = "\"console=ttyS0\"";
+        bool is_usage;
+
+        assert_true(snprintf(kernel, sizeof(kernel), "%s/vmlinuz", root) > 0);
+        for (unsigned is_linux = 0; is_linux < 2; is_linux++)
+                for (unsigned is_given = 0; is_given < 2; is_given++) {
+                        _cleanup_(freep) char *text = NULL;
+
+                        values.cmdline = is_given ? "quiet" : NULL;
+                        memcpy(bytes + 0x202, is_linux ? "HdrS" : "....", 4);
+                        assert_int_equal(
+                                file_replace(AT_FDCWD, kernel, bytes, sizeof(bytes), 0600, false),
+                                0);
+                        assert_int_equal(run_config_make(&values, &text, &is_usage, NULL), 0);
+                        assert_int_equal(strstr(text, linux_cmdline) != NULL,
+                                         is_linux && !is_given);
+                }
+        assert_int_equal(unlink(kernel), 0);
+}
+
 static void test_bad_hosts(void **state) {
         static const char *const texts[] = {
                 "",
@@ -252,6 +311,9 @@ int main(void) {
                                                 setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_held_sandbox_stays, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_log_tail, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_last_error, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_pair, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_cmdline, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_host, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bad_hosts, setup, teardown),
         };

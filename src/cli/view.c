@@ -47,11 +47,21 @@ void view_change(const mover *m, bool is_milestone, void *userdata) {
                 draw(v, m);
                 return;
         }
+        if (m->progress.sides[PROGRESS_SOURCE].outcome == PROGRESS_DONE)
+                return; /* the last line, with the final figures, is view_end()'s */
         progress_format_line(&m->progress, now - m->start_usec, line);
         fprintf(stderr, "%s\n", line);
 }
 
 void view_end(view *v, const mover *m) {
+        bool is_done = m->progress.sides[PROGRESS_SOURCE].outcome == PROGRESS_DONE;
+        char line[PROGRESS_LINE_MAX];
+
+        if (!v->is_terminal && is_done && !v->ended) {
+                progress_format_line(&m->progress, now_usec() - m->start_usec, line);
+                fprintf(stderr, "%s\n", line);
+                v->ended = true;
+        }
         if (v->drawn) {
                 draw(v, m);
                 fprintf(stderr, "\n");

@@ -9,7 +9,7 @@
 #include "cli/mover.h"
 
 typedef struct view {
-        bool is_terminal, drawn;
+        bool is_terminal, drawn, ended;
         unsigned permille;
         uint64_t last_usec;
 } view;

@@ -42,6 +42,10 @@ def cases(place):
     yield ("run", "web", "--config", range_), USAGE, "memory_mb"
     yield ("run", "web", "--config", no_kernel), NOT_FOUND, "/nowhere/vmlinuz"
     yield ("run", "web", "--config", no_qemu), None, "/nowhere/qemu"
+    yield ("run", "web", "--config", place.folder), USAGE, "is no file"
+    yield ("run", "web", "--config", place.fifo("fifo")), USAGE, "is no file"
+    yield ("run", "web", "--config", place.file("big.json", " " * 300000)), USAGE, "at most"
+    yield ("run", "web", "--kernel", place.folder), USAGE, "is a directory"
     yield ("run", "web", "--memory", "lots"), USAGE, "--memory lots: must be a whole number"
     yield ("run", "web", "--memory", "1"), USAGE, "memory_mb"
     yield ("run", "web", "--kernel", "/nowhere"), NOT_FOUND, "--kernel /nowhere"
@@ -73,10 +77,13 @@ def cases(place):
     yield ("migrate", "here"), USAGE, "--to is missing"
     yield ("migrate", "nobody", *to), NOT_FOUND, "no sandbox nobody in"
     yield ("migrate", "here", "--to", "otherhost"), USAGE, "other machines need"
+    yield ("migrate", "here", "--to", "/nowhere/b"), NOT_FOUND, "--to /nowhere/b: /nowhere"
+    yield ("migrate", "here", "--to", good), USAGE, "is no folder"
+    yield ("migrate", "here", "--to", "/dev/null/b"), USAGE, "is no folder"
     yield ("migrate", "here", "--to", place.a), REFUSED, "is the root that here is in"
     yield ("migrate", "here", *to, "--handover", "maybe"), USAGE, "must be one of caller, direct"
     yield ("migrate", "here", *to, "--bandwidth", "fast"), USAGE, "must be a number of bytes"
-    yield ("migrate", "here", *to, "--bandwidth", "0"), USAGE, "must be from 1"
+    yield ("migrate", "here", *to, "--bandwidth", "0"), USAGE, "must be at least 1"
     yield ("migrate", "here", *to, "--max-passes", "4294967296"), USAGE, "must be from 0 to"
     yield ("migrate", "here", *to, "--throttling-scale", "x"), USAGE, "must be a number"
     yield ("migrate", "here", *to, "--timeout", "0"), USAGE, "must be from 1"
@@ -86,6 +93,11 @@ def cases(place):
     yield ("migrate", "here", *to, "--minimum-throttle", "100"), USAGE, "minimum_throttle"
     yield ("migrate", "here", *to, "--throttling-scale", "0"), USAGE, "throttling_scale"
     yield ("migrate", "here", *to, "--compress-workers", "0"), USAGE, "throttle_worker_count"
+
+    # what this version does not have
+    for option in (("--checksums",), ("--compress-workers", "2"), ("--channels", "2"),
+                   ("--encryption", "psk"), ("--postcopy", "always"), ("--verify-memory",)):
+        yield ("migrate", "here", *to, *option), USAGE, "has no effect in this version"
 
     yield ("recover", "here", "--to", "otherhost"), USAGE, "other machines need"
     yield ("recover", "here", "--to", place.a), USAGE, "--to is this host"

@@ -80,6 +80,12 @@ class Place:
             text.write(content if isinstance(content, str) else json.dumps(content))
         return path
 
+    def fifo(self, name):
+        path = os.path.join(self.folder, name)
+        if not os.path.exists(path):
+            os.mkfifo(path)
+        return path
+
     def snapshot(self):
         """Every file with its content, but what a running VM writes by itself."""
         seen = {}

@@ -39,7 +39,8 @@ def test_a_failed_start_leaves_nothing(place):
     config = {**ferry.IDLE_VM, "qemu": "/bin/false"}
     result = place.ferry("run", "web", "--config", place.file("vm.json", config))
     assert result.code not in (0, 2), result
-    assert "web was not started" in result.err, result
+    headline = result.err.splitlines()[0]
+    assert headline.startswith("ferry: web was not started: the VM did not start: QEMU"), result
     assert os.listdir(place.a) == [], os.listdir(place.a)
 
 
@@ -114,6 +115,7 @@ def main():
         ("there and back", test_there_and_back),
         ("a name that is taken", test_a_name_that_is_taken),
         ("Ctrl-C", lambda place: test_cancelled(place, signal.SIGINT, 130)),
+        ("SIGHUP", lambda place: test_cancelled(place, signal.SIGHUP, 129)),
         ("SIGTERM", lambda place: test_cancelled(place, signal.SIGTERM, 143)),
         ("--timeout", test_timeout),
         ("events", test_events),

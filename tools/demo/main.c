@@ -108,7 +108,9 @@ static void print_report(const lab *l, const show_result *result, bool ok) {
         table_print(t, stdout);
         printf("\nblackout: the guest stood still, by the shims' measure. client stall: the "
                "longest "
-               "wait\nof a client that asks every 5 ms over one TCP connection.\n%s\n",
+               "wait\nof a client that asks every 5 ms over one TCP connection. What it sends into "
+               "the blackout is lost,\nand its kernel sends it again after 200 ms at the earliest: "
+               "that, not the blackout, is the stall.\n%s\n",
                ok ? "ok" : "NOT ok");
 }
 
@@ -186,7 +188,9 @@ int main(int argc, char **argv) {
         if (v.clean)
                 return clean();
         ok = run_demo(&v, &result, &error);
-        if (error.code != FERRY_OK)
+        if (child_signal() != 0)
+                fprintf(stderr, "demo: interrupted; what it had made is removed\n");
+        else if (error.code != FERRY_OK)
                 fprintf(stderr, "demo: %s\n", ferry_error_message(&error));
         if (v.json)
                 print_json(&result, ok);
