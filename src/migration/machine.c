@@ -208,7 +208,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_S_CANCELLED] = {
                 SETTLED_SOURCE,
                 RPC(STOP) = IS(STILL_OWNER),
-                RPC(STOP_FORCE) = TO(S_KILLED, KILL),
+                RPC(STOP_FORCE) = START(S_KILLING, KILL),
                 RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
                 RPC(CANCEL) = IS(NOP),
         },
@@ -218,7 +218,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(RETRY) = TO(S_RECOVERING, ROLL_BACK),
                 RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
                 RPC(STOP) = IS(STILL_OWNER),
-                RPC(STOP_FORCE) = TO(S_KILLED, KILL),
+                RPC(STOP_FORCE) = START(S_KILLING, KILL),
                 RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
                 RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
         },
@@ -226,7 +226,14 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 SETTLED_SOURCE,
                 RPC(RESUME) = IS(NOP),
                 RPC(STOP) = IS(STILL_OWNER),
-                RPC(STOP_FORCE) = TO(S_KILLED, KILL),
+                RPC(STOP_FORCE) = START(S_KILLING, KILL),
+        },
+        [MIG_S_KILLING] = {
+                IN_SESSION,
+                RPC(STOP) = IS(WAIT),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(DISCARDED) = TO(S_KILLED, NONE),
         },
         [MIG_S_KILLED] = {
                 SETTLED_SOURCE,
@@ -342,7 +349,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(SOCKET) = IS(ALREADY),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = IS(STILL_OWNER),
-                RPC(STOP_FORCE) = TO(D_KILLED, KILL),
+                RPC(STOP_FORCE) = START(D_KILLING, KILL),
                 RPC(RESUME) = TO(D_FINALIZED, SETTLE),
                 RPC(CLEANUP) = TO(IDLE, FORGET),
                 EV(GO) = STAY(D_RUNNING, SAY_RUNNING),
@@ -350,7 +357,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_D_FINALIZED] = {
                 IN_SESSION,
                 RPC(STOP) = IS(STILL_OWNER),
-                RPC(STOP_FORCE) = TO(D_KILLED, KILL),
+                RPC(STOP_FORCE) = START(D_KILLING, KILL),
                 RPC(RESUME) = IS(NOP),
                 RPC(CLEANUP) = TO(IDLE, FORGET),
                 EV(GO) = STAY(D_FINALIZED, SAY_RUNNING),
@@ -409,8 +416,15 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_D_LOST] = {
                 IN_SESSION,
                 RPC(SOCKET) = IS(ALREADY),
-                RPC(STOP_FORCE) = TO(D_KILLED, KILL),
+                RPC(STOP_FORCE) = START(D_KILLING, KILL),
                 EV(GO) = STAY(D_LOST, SAY_LOST),
+        },
+        [MIG_D_KILLING] = {
+                IN_SESSION,
+                RPC(STOP) = IS(WAIT),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(DISCARDED) = TO(D_KILLED, NONE),
         },
         [MIG_D_KILLED] = {
                 IN_SESSION,
@@ -456,6 +470,7 @@ static const mig_state_info infos[_MIG_STATE_MAX] = {
         S_(CANCELLED, "Cancelled", HERE),
         S_(FAILED, "Failed", HERE),
         S_(RESUMED, "Finalized", HERE),
+        S_(KILLING, "Finalized", HERE),
         S_(KILLED, "Finalized", HERE),
         D_(IMPORTED, "DestinationImported", THERE),
         D_(PREPARING, "DestinationImported", THERE),
@@ -478,6 +493,7 @@ static const mig_state_info infos[_MIG_STATE_MAX] = {
         D_(STOPPED, "Finalized", THERE),
         D_(FAILED, "Failed", THERE),
         D_(LOST, "Failed", UNKNOWN),
+        D_(KILLING, "Finalized", HERE),
         D_(KILLED, "Finalized", HERE),
 };
 

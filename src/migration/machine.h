@@ -33,7 +33,8 @@ typedef enum mig_state {
         MIG_S_CANCELLED,
         MIG_S_FAILED,
         MIG_S_RESUMED,
-        MIG_S_KILLED, /* STOP with force at a side that owned it */
+        MIG_S_KILLING, /* STOP with force at a side that owned it */
+        MIG_S_KILLED,
 
         MIG_D_IMPORTED,
         MIG_D_PREPARING, /* QEMU starts */
@@ -56,6 +57,7 @@ typedef enum mig_state {
         MIG_D_STOPPED,
         MIG_D_FAILED,
         MIG_D_LOST, /* ours, and QEMU is gone: it may have run */
+        MIG_D_KILLING,
         MIG_D_KILLED,
         _MIG_STATE_MAX,
 } mig_state;

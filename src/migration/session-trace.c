@@ -60,6 +60,8 @@ static trace_phase phase_of(mig_state state) {
         case MIG_D_CANCELLING:
         case MIG_D_STOPPING:
         case MIG_D_FAILING:
+        case MIG_S_KILLING:
+        case MIG_D_KILLING:
                 return TRACE_DISCARD;
         case MIG_S_SPENT:
         case MIG_D_UNDECIDED:

@@ -264,7 +264,8 @@ static void act(session *s, mig_action action) {
         case MIG_ACT_SETTLE:
                 break;
         case MIG_ACT_KILL:
-                (void)sandbox_discard_vm(s->sb, session_on_discarded, s);
+                if (sandbox_discard_vm(s->sb, session_on_discarded, s) < 0)
+                        session_post(s, MIG_EV_DISCARDED);
                 break;
         case MIG_ACT_FORGET:
                 forget(s);
