@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "migration/compatibility.h"
+
 #include "migration/policy.h"
 
 void migration_options_init(migration_options *options) {
@@ -59,7 +61,21 @@ static int check_throttle_ranges(const MemoryTransferThrottleParams *p, ferry_er
         return 0;
 }
 
+static int check_compatibility(const CompatibilityInfo *info, ferry_error *reterr) {
+        Ferry__State__V1__Compatibility *c;
+
+        if (!info)
+                return 0;
+        if (compatibility_unpack(info->data.data, info->data.len, &c) < 0)
+                return bad(reterr, "compatibility_data",
+                           "is no ferry.state.v1.Compatibility, serialized");
+        ferry__state__v1__compatibility__free_unpacked(c, NULL);
+        return 0;
+}
+
 static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
+        int r;
+
         if (m->memory_transport != MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP)
                 return bad(reterr, "memory_transport", "must be MEMORY_TRANSPORT_TCP (1)");
         if (m->handover != HANDOVER__HANDOVER_CALLER && m->handover != HANDOVER__HANDOVER_DIRECT)
@@ -79,6 +95,9 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
         if (m->optional_max_bandwidth_case &&
             (m->max_bandwidth < 65536 || m->max_bandwidth > 1000000000000ULL))
                 return bad(reterr, "max_bandwidth", "must be 65536 to 10^12 (bytes per second)");
+        r = check_compatibility(m->compatibility_data, reterr);
+        if (r < 0)
+                return r;
         if (m->memory_transfer_throttle_params)
                 return check_throttle_ranges(m->memory_transfer_throttle_params, reterr);
         return 0;
@@ -101,8 +120,6 @@ static int check_built(const InitializeOptions *m, ferry_error *reterr) {
                 return not_built(reterr, "channels over 1");
         if (m->encryption != ENCRYPTION__ENCRYPTION_NONE)
                 return not_built(reterr, "encryption");
-        if (m->compatibility_data)
-                return not_built(reterr, "compatibility_data");
         if (p &&
             (p->optional_throttling_scale_case || p->optional_minimum_throttle_percentage_case ||
              p->optional_starting_pass_case) &&

@@ -355,28 +355,16 @@ static void on_incoming_ready(ferry_vm *v, int r, const ferry_error *error, void
         finish(&sb->starting, 0, NULL);
 }
 
-static bool path_is_below(const char *path, const char *root) {
-        _cleanup_(freep) char *real = realpath(path, NULL), *real_root = realpath(root, NULL);
-        size_t n;
+int sandbox_check_incoming(sandbox *sb, const migration_state *state, incoming_done done,
+                           void *userdata, incoming_check **ret, ferry_error *reterr) {
+        incoming_host host = {
+                .qemu = sb->qemu,
+                .disk_root = sb->disk_root,
+                .probe_cache = sb->probe_cache,
+                .user = vm_user_choose(0, 0, sb->state_dir),
+        };
 
-        if (!real || !real_root)
-                return false;
-        n = strlen(real_root);
-        return strncmp(real, real_root, n) == 0 && real[n] == '/';
-}
-
-int sandbox_check_incoming(sandbox *sb, const vm_config *config, ferry_error *reterr) {
-        for (size_t i = 0; i < config->n_disks; i++) {
-                const vm_config_disk *disk = &config->disks[i];
-
-                if (disk->readonly || (sb->disk_root && path_is_below(disk->path, sb->disk_root)))
-                        continue;
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EREMOTEIO,
-                                       "disk%zu %s is writable and not below this host's disk "
-                                       "root (%s): it cannot move here",
-                                       i, disk->path, sb->disk_root ? sb->disk_root : "none");
-        }
-        return 0;
+        return incoming_check_start(sb->event, state, &host, done, userdata, ret, reterr);
 }
 
 int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,

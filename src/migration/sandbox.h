@@ -9,6 +9,7 @@
 #include <systemd/sd-event.h>
 
 #include "base/error.h"
+#include "migration/incoming.h"
 #include "vm/vm.h"
 
 typedef struct sandbox sandbox;
@@ -76,9 +77,10 @@ ferry_vm *sandbox_vm(sandbox *sb);
 
 sd_event *sandbox_event(sandbox *sb);
 int sandbox_dir_fd(const sandbox *sb);
-/* `config` as imported; this host's bridge and QEMU are filled in. Disks that may not be used here
- * are refused. */
-int sandbox_check_incoming(sandbox *sb, const vm_config *config, ferry_error *reterr);
+/* Could this host take it? See incoming.h. */
+int sandbox_check_incoming(sandbox *sb, const migration_state *state, incoming_done done,
+                           void *userdata, incoming_check **ret, ferry_error *reterr);
+/* `config` as imported; this host's bridge and QEMU are filled in. */
 int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
                            ferry_error *reterr);
 /* Kills QEMU, if there is one; `done` comes when it is gone, never from inside the call. */

@@ -82,6 +82,10 @@ static int add_waiter(session *s, mig_event rpc, session_reply reply, void *user
 }
 
 void session_forget(session *s, void *userdata) {
+        if (s->importing && s->importing->userdata == userdata) {
+                session_drop_import(s);
+                return;
+        }
         for (size_t i = 0; i < s->n_waiters; i++)
                 if (s->waiters[i].userdata == userdata) {
                         memmove(&s->waiters[i], &s->waiters[i + 1],
@@ -252,12 +256,12 @@ static int session_check_state(const session *s, mig_event rpc, ferry_error *ret
 
 /* ---- the calls ---- */
 
-static void reply_error(session_reply reply, void *userdata, int r, ferry_error *error) {
+void session_reply_error(session_reply reply, void *userdata, int r, ferry_error *error) {
         reply(r, error, userdata);
         ferry_error_done(error);
 }
 
-static int copy_options(const InitializeOptions *from, InitializeOptions **ret) {
+int session_copy_options(const InitializeOptions *from, InitializeOptions **ret) {
         size_t n;
         uint8_t *data;
 
@@ -281,7 +285,7 @@ void session_begin(session *s, const char *id, bool is_source, const migration_o
         session_trace_begin(s, is_source);
 }
 
-static int check_new_session(const session *s, const char *id, mig_event rpc, ferry_error *reterr) {
+int session_check_new(const session *s, const char *id, mig_event rpc, ferry_error *reterr) {
         if (!id || !*id)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "session_id is empty");
@@ -300,7 +304,7 @@ static int check_export(session *s, const char *id, const InitializeOptions *mes
         r = migration_options_parse(message, ret_options, reterr);
         if (r < 0)
                 return r;
-        r = check_new_session(s, id, MIG_RPC_EXPORT, reterr);
+        r = session_check_new(s, id, MIG_RPC_EXPORT, reterr);
         if (r < 0)
                 return r;
         if (vm_state != SANDBOX_VM_RUNNING)
@@ -320,7 +324,7 @@ void session_export(session *s, const char *id, const InitializeOptions *message
 
         r = check_export(s, id, message, &options, &error);
         if (r == 0) {
-                r = copy_options(message, &copy);
+                r = session_copy_options(message, &copy);
                 if (r < 0)
                         ferry_error_set_errno(&error, r, "export");
         }
@@ -333,7 +337,7 @@ void session_export(session *s, const char *id, const InitializeOptions *message
                 }
         }
         if (r < 0) {
-                reply_error(reply, userdata, r, &error);
+                session_reply_error(reply, userdata, r, &error);
                 return;
         }
         session_begin(s, id, true, &options);
@@ -344,84 +348,6 @@ void session_export(session *s, const char *id, const InitializeOptions *message
 void session_exported(const session *s, const uint8_t **ret, size_t *ret_n) {
         *ret = s->exported;
         *ret_n = s->n_exported;
-}
-
-static int check_import(session *s, const char *id, const char *sandbox_name, const uint8_t *data,
-                        size_t n, migration_state **ret, migration_options *ret_options,
-                        ferry_error *reterr) {
-        _cleanup_(migration_state_freep) migration_state *state = NULL;
-        const journal_session *old;
-        int r;
-
-        r = check_new_session(s, id, MIG_RPC_IMPORT, reterr);
-        if (r < 0)
-                return r;
-        if (strcmp(sandbox_name, sandbox_id(s->sb)) != 0)
-                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                                       "sandbox_id: this shim is for sandbox %s, not for \"%.60s\"",
-                                       sandbox_id(s->sb), sandbox_name);
-        if (sandbox_vm(s->sb) || sandbox_get_vm_state(s->sb) == SANDBOX_VM_STOPPED)
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
-                                       "this shim has a VM of its own: import into a new one");
-        old = journal_find(s->journal, id);
-        if (old)
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
-                                       "session %s has ended here (%s): export anew, with another "
-                                       "session id",
-                                       id, journal_mark_name(old->mark));
-        r = migration_state_decode(data, n, id, &state, reterr);
-        if (r < 0)
-                return r;
-        r = migration_options_parse(state->message->options, ret_options, reterr);
-        if (r < 0)
-                return ferry_error_prefix(reterr, r, "config");
-        r = sandbox_check_incoming(s->sb, state->config, reterr);
-        if (r < 0)
-                return r;
-        r = migration_state_check_files(state, reterr);
-        if (r < 0)
-                return r;
-        *ret = TAKE_PTR(state);
-        return 0;
-}
-
-void session_import(session *s, const char *id, const char *sandbox_name, const uint8_t *data,
-                    size_t n, session_reply reply, void *userdata) {
-        ferry_error error = FERRY_ERROR_INIT;
-        migration_state *state = NULL;
-        migration_options options;
-        InitializeOptions *copy = NULL;
-        notifications *history = NULL;
-        int r;
-
-        r = check_import(s, id, sandbox_name, data, n, &state, &options, &error);
-        if (r < 0) {
-                reply_error(reply, userdata, r, &error);
-                return;
-        }
-        r = copy_options(state->message->options, &copy);
-        if (r == 0)
-                r = notifications_new(ORIGIN__ORIGIN_DESTINATION, &history);
-        if (r == 0)
-                r = journal_begin(s->journal, id, false,
-                                  options.handover == HANDOVER__HANDOVER_DIRECT,
-                                  state->message->session_secret.data);
-        if (r < 0) {
-                if (copy)
-                        initialize_options__free_unpacked(copy, NULL);
-                notifications_close(history);
-                migration_state_free(state);
-                ferry_error_set_errno(&error, r, "import");
-                reply_error(reply, userdata, r, &error);
-                return;
-        }
-        session_begin(s, id, false, &options);
-        s->options_message = copy;
-        s->notifications = history;
-        s->imported = state;
-        memcpy(s->secret, state->message->session_secret.data, DIGEST_SIZE);
-        memcpy(s->state_digest, state->digest, DIGEST_SIZE);
-        session_call(s, MIG_RPC_IMPORT, reply, userdata);
 }
 
 void session_prepare(session *s, const char *id, const InitializeOptions *message,
@@ -437,8 +363,14 @@ void session_prepare(session *s, const char *id, const InitializeOptions *messag
                 r = session_check_state(s, MIG_RPC_PREPARE, &error);
         if (r == 0 && message)
                 r = migration_options_agree(s->options_message, message, &error);
+        if (r == 0 && message && message->compatibility_data && s->imported) {
+                vm_facts ours;
+
+                compatibility_view(s->imported->message->compatibility, &ours);
+                r = session_check_compatibility(&ours, message->compatibility_data, &error);
+        }
         if (r < 0) {
-                reply_error(reply, userdata, r, &error);
+                session_reply_error(reply, userdata, r, &error);
                 return;
         }
         session_call(s, MIG_RPC_PREPARE, reply, userdata);
@@ -471,7 +403,7 @@ void session_socket(session *s, const char *id, int fd_consume, session_reply re
                         ferry_error_set_errno(&error, r, "migration socket");
         }
         if (r < 0) {
-                reply_error(reply, userdata, r, &error);
+                session_reply_error(reply, userdata, r, &error);
                 return;
         }
         s->had_socket = true;
@@ -487,7 +419,7 @@ void session_transfer(session *s, const char *id, uint64_t timeout_usec, session
 
         r = session_check_id(s, id, &error);
         if (r < 0) {
-                reply_error(reply, userdata, r, &error);
+                session_reply_error(reply, userdata, r, &error);
                 return;
         }
         session_call(s, MIG_RPC_TRANSFER, reply, userdata);
@@ -555,7 +487,7 @@ void session_finalize(session *s, const char *id, FinalizeAction action, const u
         if (r == 0)
                 r = apply_record(s, action, record, n_record, &error);
         if (r < 0) {
-                reply_error(reply, userdata, r, &error);
+                session_reply_error(reply, userdata, r, &error);
                 return;
         }
         session_call(s, rpc, reply, userdata);
@@ -566,7 +498,7 @@ void session_cancel(session *s, const char *id, session_reply reply, void *userd
         int r = session_check_id(s, id, &error);
 
         if (r < 0) {
-                reply_error(reply, userdata, r, &error);
+                session_reply_error(reply, userdata, r, &error);
                 return;
         }
         session_call(s, MIG_RPC_CANCEL, reply, userdata);
@@ -581,7 +513,7 @@ void session_cleanup(session *s, const char *id, session_reply reply, void *user
         else if (s->state != MIG_IDLE)
                 r = session_check_id(s, id, &error);
         if (r < 0) {
-                reply_error(reply, userdata, r, &error);
+                session_reply_error(reply, userdata, r, &error);
                 return;
         }
         session_call(s, MIG_RPC_CLEANUP, reply, userdata);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "migration/incoming.h"
 #include "migration/link.h"
 #include "migration/options.h"
 #include "migration/policy.h"
@@ -26,6 +27,15 @@ typedef struct waiter {
         uint64_t deadline_usec; /* USEC_INFINITY: none */
 } waiter;
 
+/* An import whose check is under way. */
+typedef struct importing {
+        migration_state *state;
+        migration_options options;
+        incoming_check *check;
+        session_reply reply;
+        void *userdata;
+} importing;
+
 struct session {
         sandbox *sb;
         journal *journal;
@@ -39,6 +49,7 @@ struct session {
         uint8_t secret[DIGEST_SIZE], state_digest[DIGEST_SIZE];
         migration_options options;
         InitializeOptions *options_message; /* the source's, that both sides go by */
+        importing *importing;
         migration_state *imported;
         uint8_t *exported;
         size_t n_exported;
@@ -131,6 +142,15 @@ void session_complete_all_with_reason(session *s);
 void session_retry_waiters(session *s);
 void session_call(session *s, mig_event rpc, session_reply reply, void *userdata);
 void session_begin(session *s, const char *id, bool is_source, const migration_options *options);
+
+void session_reply_error(session_reply reply, void *userdata, int r, ferry_error *error);
+int session_check_new(const session *s, const char *id, mig_event rpc, ferry_error *reterr);
+int session_copy_options(const InitializeOptions *from, InitializeOptions **ret);
+
+/* session-import.c */
+void session_drop_import(session *s);
+int session_check_compatibility(const vm_facts *ours, const CompatibilityInfo *info,
+                                ferry_error *reterr);
 
 /* session-prepare.c */
 void session_start_export(session *s);

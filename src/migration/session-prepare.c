@@ -21,6 +21,14 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
                 return;
         }
         session_trace_vm(s, facts);
+        if (s->options_message) {
+                r = session_check_compatibility(facts, s->options_message->compatibility_data,
+                                                &own);
+                if (r < 0) {
+                        export_failed(s, r, &own);
+                        return;
+                }
+        }
         r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v), facts,
                                    s->options_message, &s->exported, &s->n_exported,
                                    s->state_digest, &own);
@@ -41,6 +49,7 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
 static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
                                 const vm_migration_info *info, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        _cleanup_(differences_done) differences d = { .n = 0 };
         session *s = userdata;
 
         if (r == -ECANCELED || s->state != MIG_S_EXPORTING)
@@ -49,10 +58,10 @@ static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
                 export_failed(s, r, error);
                 return;
         }
-        if (info->n_blocked_reasons > 0) {
-                r = ferry_error_set(&own, FERRY_FAILED_PRECONDITION, -EREMOTEIO,
-                                    "this VM cannot migrate: %s%s", info->blocked_reasons[0],
-                                    info->n_blocked_reasons > 1 ? " (and more)" : "");
+        for (size_t i = 0; i < info->n_blocked_reasons; i++)
+                differ(&d, "%s", info->blocked_reasons[i]);
+        r = differences_report(&d, "this VM cannot migrate", &own);
+        if (r < 0) {
                 export_failed(s, r, &own);
                 return;
         }

@@ -437,6 +437,9 @@ session *session_free(session *s) {
         ferry_error_set(&error, FERRY_UNAVAILABLE, -ESHUTDOWN, "the shim ends");
         while (s->n_waiters > 0)
                 session_complete(s, 0, -ESHUTDOWN, &error);
+        if (s->importing)
+                s->importing->reply(-ESHUTDOWN, &error, s->importing->userdata);
+        session_drop_import(s);
         session_clear(s);
         s->waiter_timer = sd_event_source_disable_unref(s->waiter_timer);
         trace_done(&s->trace);

@@ -2,14 +2,12 @@
 #include "migration/state.h"
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/fd.h"
 
-#define FILES_MAX   (2 + VM_CONFIG_DISKS_MAX)
-#define DEVICES_MAX 64U
+#define FILES_MAX (2 + VM_CONFIG_DISKS_MAX)
 /* Field 15, bytes, 32 of them: always the last field of a serialized state. */
 #define DIGEST_TAIL (2 + DIGEST_SIZE)
 
@@ -56,17 +54,6 @@ static int identify(const config_file *file, uint64_t *ret_size, uint8_t ret_dig
                 return -errno;
         *ret_size = (uint64_t)end;
         return 0;
-}
-
-static bool text_is_plain(const char *text, size_t max) {
-        size_t n = strlen(text);
-
-        if (n > max)
-                return false;
-        for (size_t i = 0; i < n; i++)
-                if ((unsigned char)text[i] < ' ' || (unsigned char)text[i] > '~')
-                        return false;
-        return true;
 }
 
 /* ---- encode ---- */
@@ -158,16 +145,7 @@ int migration_state_encode(const char *session_id, const char *sandbox_id,
         if (r < 0)
                 return r;
 
-        compatibility.qemu_version = (char *)facts->qemu_version;
-        compatibility.machine = (char *)facts->machine;
-        compatibility.cpu_model = (char *)facts->cpu_model;
-        compatibility.accelerator = (char *)facts->accelerator;
-        compatibility.memory_bytes = facts->memory_bytes;
-        compatibility.vcpus = facts->vcpus;
-        compatibility.page_size = facts->page_size;
-        compatibility.devices = (char **)facts->devices;
-        compatibility.n_devices = facts->n_devices;
-
+        compatibility_fill(&compatibility, facts);
         state.schema_version = MIGRATION_STATE_VERSION;
         state.session_id = (char *)session_id;
         state.sandbox_id = (char *)sandbox_id;
@@ -199,10 +177,12 @@ static int check_digest(const uint8_t *data, size_t n, uint8_t ret[DIGEST_SIZE],
 
 static int check_message(const Ferry__State__V1__SandboxState *m, const char *session_id,
                          ferry_error *reterr) {
-        if (m->schema_version != MIGRATION_STATE_VERSION)
+        if (m->schema_version < MIGRATION_STATE_VERSION_OLDEST ||
+            m->schema_version > MIGRATION_STATE_VERSION)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                                       "config: schema version %u; this ferry reads %u",
-                                       m->schema_version, MIGRATION_STATE_VERSION);
+                                       "config: schema version %u; this ferry reads %u and %u",
+                                       m->schema_version, MIGRATION_STATE_VERSION_OLDEST,
+                                       MIGRATION_STATE_VERSION);
         if (strcmp(m->session_id, session_id) != 0)
                 return refuse(reterr, "exported for another session");
         if (m->session_secret.len != DIGEST_SIZE)
@@ -216,16 +196,12 @@ static int check_message(const Ferry__State__V1__SandboxState *m, const char *se
                     (m->vm->files[i]->sha256.len != 0 &&
                      m->vm->files[i]->sha256.len != DIGEST_SIZE))
                         return refuse(reterr, "malformed file entry");
-        if (!m->compatibility || m->compatibility->n_devices > DEVICES_MAX)
-                return refuse(reterr, "no compatibility data, or too much of it");
-        if (!text_is_plain(m->compatibility->qemu_version, 255) ||
-            !text_is_plain(m->compatibility->machine, 255) ||
-            !text_is_plain(m->compatibility->cpu_model, 255) ||
-            !text_is_plain(m->compatibility->accelerator, 255))
+        if (!m->compatibility)
+                return refuse(reterr, "no compatibility data");
+        if (compatibility_check_form(m->compatibility) < 0)
                 return refuse(reterr, "malformed compatibility data");
-        for (size_t i = 0; i < m->compatibility->n_devices; i++)
-                if (!text_is_plain(m->compatibility->devices[i], 255))
-                        return refuse(reterr, "malformed device entry");
+        if (m->schema_version >= 2 && m->compatibility->n_cpu_words == 0)
+                return refuse(reterr, "compatibility data without the CPU's features");
         return 0;
 }
 
@@ -259,34 +235,6 @@ int migration_state_decode(const uint8_t *data, size_t n, const char *session_id
 
 /* ---- checks against this host ---- */
 
-/* Collects "; "-separated differences. */
-typedef struct differences {
-        char text[2048];
-        size_t n;
-} differences;
-
-static void _printf_(2, 3) differ(differences *d, const char *format, ...) {
-        va_list ap;
-        int k;
-
-        if (d->n > 0 && d->n + 2 < sizeof(d->text)) {
-                memcpy(d->text + d->n, "; ", 3);
-                d->n += 2;
-        }
-        va_start(ap, format);
-        k = vsnprintf(d->text + d->n, sizeof(d->text) - d->n, format, ap);
-        va_end(ap);
-        if (k > 0)
-                d->n = d->n + (size_t)k < sizeof(d->text) ? d->n + (size_t)k : sizeof(d->text) - 1;
-}
-
-static int report(const differences *d, const char *what, ferry_error *reterr) {
-        if (d->n == 0)
-                return 0;
-        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EREMOTEIO, "%s: %s", what,
-                               d->text);
-}
-
 static const Ferry__State__V1__File *find_file(const migration_state *state, const char *role) {
         for (size_t i = 0; i < state->message->vm->n_files; i++)
                 if (strcmp(state->message->vm->files[i]->role, role) == 0)
@@ -294,10 +242,9 @@ static const Ferry__State__V1__File *find_file(const migration_state *state, con
         return NULL;
 }
 
-int migration_state_check_files(const migration_state *state, ferry_error *reterr) {
+void migration_state_check_files(const migration_state *state, differences *d) {
         config_file files[FILES_MAX];
         size_t n = config_files(state->config, files);
-        differences d = { .n = 0 };
 
         for (size_t i = 0; i < n; i++) {
                 const Ferry__State__V1__File *expected = find_file(state, files[i].role);
@@ -306,49 +253,28 @@ int migration_state_check_files(const migration_state *state, ferry_error *reter
                 int r;
 
                 if (!expected || (!files[i].writable && expected->sha256.len != DIGEST_SIZE)) {
-                        differ(&d, "the source did not say what %s is", files[i].role);
+                        differ(d, "the source did not say what %s is", files[i].role);
                         continue;
                 }
                 r = identify(&files[i], &size, digest);
                 if (r < 0)
-                        differ(&d, "%s %s: %s", files[i].role, files[i].path, strerror(-r));
+                        differ(d, "%s %s: %s", files[i].role, files[i].path, strerror(-r));
                 else if (size != expected->size)
-                        differ(&d, "%s %s has %llu bytes here and %llu at the source",
-                               files[i].role, files[i].path, (unsigned long long)size,
+                        differ(d, "%s %s has %llu bytes here and %llu at the source", files[i].role,
+                               files[i].path, (unsigned long long)size,
                                (unsigned long long)expected->size);
                 else if (!files[i].writable && !digest_equal(digest, expected->sha256.data))
-                        differ(&d, "%s %s has another content here than at the source",
+                        differ(d, "%s %s has another content here than at the source",
                                files[i].role, files[i].path);
         }
-        return report(&d, "this host does not have what the VM was started from", reterr);
-}
-
-static void compare_text(differences *d, const char *what, const char *there, const char *here) {
-        if (strcmp(there, here) != 0)
-                differ(d, "%s is %s at the source and %s here", what, there, here);
-}
-
-static void compare_number(differences *d, const char *what, uint64_t there, uint64_t here) {
-        if (there != here)
-                differ(d, "%s is %llu at the source and %llu here", what, (unsigned long long)there,
-                       (unsigned long long)here);
 }
 
 int migration_state_check_facts(const migration_state *state, const vm_facts *facts,
                                 ferry_error *reterr) {
-        const Ferry__State__V1__Compatibility *c = state->message->compatibility;
-        differences d = { .n = 0 };
+        _cleanup_(differences_done) differences d = { .n = 0 };
 
-        compare_text(&d, "the machine type", c->machine, facts->machine);
-        compare_text(&d, "the CPU model", c->cpu_model, facts->cpu_model);
-        compare_text(&d, "the accelerator", c->accelerator, facts->accelerator);
-        compare_number(&d, "memory", c->memory_bytes, facts->memory_bytes);
-        compare_number(&d, "the number of vCPUs", c->vcpus, facts->vcpus);
-        compare_number(&d, "the page size", c->page_size, facts->page_size);
-        compare_number(&d, "the number of devices", c->n_devices, facts->n_devices);
-        for (size_t i = 0; i < c->n_devices && i < facts->n_devices; i++)
-                compare_text(&d, "a device", c->devices[i], facts->devices[i]);
-        return report(&d, "the VM would not be the same machine here", reterr);
+        compatibility_compare(state->message->compatibility, "at the source", facts, &d);
+        return differences_report(&d, "the VM would not be the same machine here", reterr);
 }
 
 migration_state *migration_state_free(migration_state *state) {

@@ -7,12 +7,14 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "migration.pb-c.h"
-#include "state.pb-c.h"
+#include "migration/compatibility.h"
 #include "vm/vm-config.h"
 #include "vm/vm.h"
 
 #define MIGRATION_STATE_TYPE    "type.googleapis.com/ferry.state.v1.SandboxState"
-#define MIGRATION_STATE_VERSION 1U
+#define MIGRATION_STATE_VERSION 2U
+/* The one before is read too. */
+#define MIGRATION_STATE_VERSION_OLDEST 1U
 /* With the envelopes it stays below ttrpc's 4 MiB. */
 #define MIGRATION_STATE_MAX (3U * 1024 * 1024)
 
@@ -32,10 +34,10 @@ int migration_state_encode(const char *session_id, const char *sandbox_id,
 int migration_state_decode(const uint8_t *data, size_t n, const char *session_id,
                            migration_state **ret, ferry_error *reterr);
 
-/* Is what the VM was booted from here too, with the same content? Names every difference. */
-int migration_state_check_files(const migration_state *state, ferry_error *reterr);
+/* Is what the VM was booted from here too, with the same content? */
+void migration_state_check_files(const migration_state *state, differences *d);
 
-/* Is this QEMU the same machine? Names every difference. */
+/* Is this QEMU the same machine? FailedPrecondition, naming every difference. */
 int migration_state_check_facts(const migration_state *state, const vm_facts *facts,
                                 ferry_error *reterr);
 

@@ -13,7 +13,6 @@
 #include "migration/notifications.h"
 #include "migration/options.h"
 #include "migration/socket.h"
-#include "migration/state.h"
 #include "socket.pb-c.h"
 
 /* ---- notifications ---- */
@@ -245,78 +244,6 @@ static void test_a_descriptor_comes_out_of_a_process(void **state) {
         fd_close(pair[1]);
 }
 
-/* ---- the exported state ---- */
-
-static const char *const devices[] = { "net0 virtio-net-pci", "serial0 isa-serial" };
-
-static vm_facts facts = {
-        .qemu_version = "7.2.22",
-        .machine = "pc-q35-7.2",
-        .cpu_model = "Nehalem-v1",
-        .accelerator = "tcg",
-        .memory_bytes = 64 << 20,
-        .vcpus = 1,
-        .page_size = 4096,
-        .devices = devices,
-        .n_devices = 2,
-};
-
-static void make_state(uint8_t **ret, size_t *ret_n, uint8_t digest[DIGEST_SIZE]) {
-        static const char json[] = "{\"memory_mb\":64,\"vcpus\":1,\"accelerator\":\"tcg\"}";
-        static const uint8_t secret[DIGEST_SIZE] = { 9 };
-        _cleanup_(vm_config_freep) vm_config *config = NULL;
-
-        assert_int_equal(vm_config_parse(json, strlen(json), &config, NULL), 0);
-        assert_int_equal(migration_state_encode("one", "box", secret, config, &facts, NULL, ret,
-                                                ret_n, digest, NULL),
-                         0);
-}
-
-static void test_state_goes_round(void **state) {
-        _cleanup_(migration_state_freep) migration_state *s = NULL;
-        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        _cleanup_(freep) uint8_t *data = NULL;
-        uint8_t digest[DIGEST_SIZE];
-        vm_facts other = facts;
-        size_t n;
-
-        make_state(&data, &n, digest);
-        assert_int_equal(migration_state_decode(data, n, "one", &s, &error), 0);
-        assert_memory_equal(s->digest, digest, DIGEST_SIZE);
-        assert_int_equal(s->config->memory_mb, 64);
-        assert_int_equal(migration_state_check_facts(s, &facts, &error), 0);
-        other.machine = "pc-q35-9.0";
-        other.vcpus = 2;
-        assert_true(migration_state_check_facts(s, &other, &error) < 0);
-        assert_int_equal(error.code, FERRY_FAILED_PRECONDITION);
-        /* every difference, not the first */
-        assert_non_null(strstr(ferry_error_message(&error), "machine type"));
-        assert_non_null(strstr(ferry_error_message(&error), "vCPUs"));
-}
-
-static void test_a_hostile_state_is_refused(void **state) {
-        _cleanup_(freep) uint8_t *data = NULL;
-        uint8_t digest[DIGEST_SIZE];
-        migration_state *s = NULL;
-        size_t n;
-
-        make_state(&data, &n, digest);
-        assert_true(migration_state_decode(data, n, "two", &s, NULL) < 0);
-        for (size_t cut = 0; cut < n; cut++) {
-                uint8_t *part = malloc(cut + !cut);
-
-                memcpy(part, data, cut);
-                assert_true(migration_state_decode(part, cut, "one", &s, NULL) < 0);
-                free(part);
-        }
-        for (size_t i = 0; i < n; i++) {
-                data[i] ^= 0x10;
-                assert_true(migration_state_decode(data, n, "one", &s, NULL) < 0);
-                data[i] ^= 0x10;
-        }
-        assert_null(s);
-}
-
 /* ---- the link ---- */
 
 typedef struct side {
@@ -486,8 +413,6 @@ int main(void) {
                 cmocka_unit_test(test_protocol_info),
                 cmocka_unit_test(test_only_connected_stream_sockets),
                 cmocka_unit_test(test_a_descriptor_comes_out_of_a_process),
-                cmocka_unit_test(test_state_goes_round),
-                cmocka_unit_test(test_a_hostile_state_is_refused),
                 cmocka_unit_test(test_the_hello_knows_its_peer),
                 cmocka_unit_test(test_the_link_leaves_the_stream_alone),
                 cmocka_unit_test(test_the_link_survives_garbage),

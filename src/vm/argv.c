@@ -214,3 +214,29 @@ int vm_argv_build(const vm_argv_input *in, const char *program, char ***ret) {
         *ret = TAKE_PTR(argv);
         return 0;
 }
+
+int vm_argv_describe(const vm_config *config, char ***ret_devices, char ***ret_ram) {
+        _cleanup_(strv_freep) char **devices = calloc(ARGS_MAX + 1, sizeof(*devices)),
+                                   **ram = calloc(2, sizeof(*ram));
+        builder d = { .argv = devices }, r = { .argv = ram };
+
+        if (!devices || !ram)
+                return -ENOMEM;
+        /* sorted, as vm_facts are */
+        for (size_t i = 0; i < config->n_disks; i++)
+                add(&d, "disk%zu virtio-blk-pci 00:%02x.0", i, SLOT_DISKS + (unsigned)i);
+        if (config->has_network)
+                add(&d, "nic0 virtio-net-pci 00:%02x.0", SLOT_NIC);
+        if (config->agent) {
+                add(&d, "port1 virtserialport");
+                add(&d, "port2 virtserialport");
+                add(&d, "ports virtio-serial-pci 00:%02x.0", SLOT_PORTS);
+        }
+        add(&d, "rng virtio-rng-pci 00:%02x.0", SLOT_RNG);
+        add(&r, "ram0 %" PRIu64, vm_config_memory_bytes(config));
+        if (d.failed || r.failed)
+                return -ENOMEM;
+        *ret_devices = TAKE_PTR(devices);
+        *ret_ram = TAKE_PTR(ram);
+        return 0;
+}

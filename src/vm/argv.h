@@ -34,6 +34,10 @@ typedef struct vm_argv_input {
 /* A NULL-terminated vector, argv[0] = `program`. */
 int vm_argv_build(const vm_argv_input *input, const char *program, char ***ret);
 
+/* The devices and the RAM that this gives, in vm_facts' words: what QEMU itself says once it runs.
+ */
+int vm_argv_describe(const vm_config *config, char ***ret_devices, char ***ret_ram);
+
 char **strv_free(char **strv);
 
 DEFINE_CLEANUP(char **, strv_free)

@@ -27,6 +27,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "vm/argv.h"
 #include "vm/probe.h"
 #include "vm/spawn.h"
 #include "vm/tap.h"
@@ -376,6 +377,7 @@ static void test_start_cont_stop_quit(void **state) {
 
 static void on_facts(ferry_vm *vm, int r, const ferry_error *error, const vm_facts *facts,
                      void *userdata) {
+        _cleanup_(strv_freep) char **devices = NULL, **ram = NULL;
         side *s = userdata;
 
         s->n_done++;
@@ -384,10 +386,18 @@ static void on_facts(ferry_vm *vm, int r, const ferry_error *error, const vm_fac
         assert_string_equal(facts->cpu_model, "Nehalem-v1");
         assert_string_equal(facts->accelerator, "tcg");
         assert_int_equal(facts->memory_bytes, (32 << 20) - 8192);
-        assert_int_equal(facts->n_devices, 2);
-        assert_string_equal(facts->devices[0], "disk0 virtio-blk-pci");
-        assert_string_equal(facts->devices[1], "rng virtio-rng-pci");
+        assert_int_equal(facts->devices.n, 2);
+        assert_string_equal(facts->devices.items[0], "disk0 virtio-blk-pci 00:10.0");
+        assert_string_equal(facts->devices.items[1], "rng virtio-rng-pci 00:02.0");
         assert_true(facts->qemu_version[0] >= '1' && facts->qemu_version[0] <= '9');
+        /* what an import expects before there is a QEMU */
+        assert_int_equal(vm_argv_describe(vm_get_config(vm), &devices, &ram), 0);
+        for (size_t i = 0; i < facts->devices.n; i++)
+                assert_string_equal(devices[i], facts->devices.items[i]);
+        assert_null(devices[facts->devices.n]);
+        assert_int_equal(facts->ram.n, 1);
+        assert_string_equal(ram[0], facts->ram.items[0]);
+        assert_true(facts->cpu_words.n > 3 && facts->cpu_features.n > 20);
 }
 
 static void read_status_line(pid_t pid, const char *key, char *ret, size_t size) {

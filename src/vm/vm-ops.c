@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "vm/facts.h"
 #include "vm/migration-info.h"
 #include "vm/tap.h"
 #include "vm/vm-internal.h"
@@ -14,10 +15,7 @@
  * refusal ends it. It holds a reference to the VM, and its end is the answer to its last command,
  * which the QMP client gives exactly once. */
 
-#define STEPS_MAX       6U
-#define DEVICES_MAX     64U
-#define FACT_MAX        256U
-#define GUEST_PAGE_SIZE 4096U /* x86 */
+#define STEPS_MAX 6U
 
 #define DOWNTIME_LIMIT_MAX  2000000U /* QEMU's, ms */
 #define BANDWIDTH_UNLIMITED 1000000000000ULL
@@ -43,17 +41,9 @@ typedef struct vm_op {
                 vm_done plain;
                 vm_status_done status;
                 vm_migration_info_done info;
-                vm_facts_done facts;
         } done;
-        struct facts_store *facts;
         json_t *value; /* the last answer, when kept by `take` */
 } vm_op;
-
-typedef struct facts_store {
-        vm_facts facts;
-        char version[FACT_MAX], machine[FACT_MAX], cpu[FACT_MAX], accelerator[8];
-        char *devices[DEVICES_MAX];
-} facts_store;
 
 static vm_op *op_free(vm_op *op) {
         if (!op)
@@ -62,10 +52,6 @@ static vm_op *op_free(vm_op *op) {
                 json_decref(op->steps[i].arguments);
                 fd_close(op->steps[i].fd);
         }
-        if (op->facts)
-                for (size_t i = 0; i < op->facts->facts.n_devices; i++)
-                        free(op->facts->devices[i]);
-        free(op->facts);
         json_decref(op->value);
         vm_unpin(op->vm);
         free(op);
@@ -290,84 +276,6 @@ int vm_query_migrate(ferry_vm *vm, vm_migration_info_done done, void *userdata) 
         return op_begin(op);
 }
 
-static int bad_answer(ferry_error *reterr, const char *command) {
-        return ferry_error_set(reterr, FERRY_INTERNAL, -EBADMSG,
-                               "QEMU's answer to %s is not understood", command);
-}
-
-/* A QOM type without its suffix: "pc-q35-7.2-machine" -> "pc-q35-7.2". */
-static int take_type(const json_t *value, const char *suffix, char ret[FACT_MAX],
-                     ferry_error *reterr) {
-        const char *type = json_string_value(value);
-        size_t n = type ? strlen(type) : 0, n_suffix = strlen(suffix);
-
-        if (n <= n_suffix || n >= FACT_MAX || strcmp(type + n - n_suffix, suffix) != 0)
-                return bad_answer(reterr, "qom-get");
-        memcpy(ret, type, n - n_suffix);
-        ret[n - n_suffix] = '\0';
-        return 0;
-}
-
-static int compare_strings(const void *a, const void *b) {
-        return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* [{"name": "disk0", "type": "child<virtio-blk-pci>"}, ...] */
-static int take_devices(facts_store *store, const json_t *list, ferry_error *reterr) {
-        for (size_t i = 0; i < json_array_size(list); i++) {
-                const json_t *entry = json_array_get(list, i);
-                const char *name = json_string_value(json_object_get(entry, "name"));
-                const char *type = json_string_value(json_object_get(entry, "type"));
-                char *line;
-
-                if (!name || !type || strncmp(type, "child<", 6) != 0)
-                        continue;
-                if (store->facts.n_devices == DEVICES_MAX)
-                        return bad_answer(reterr, "qom-list");
-                if (asprintf(&line, "%s %.*s", name, (int)strcspn(type + 6, ">"), type + 6) < 0)
-                        return ferry_error_set_errno(reterr, -ENOMEM, "devices");
-                store->devices[store->facts.n_devices++] = line;
-        }
-        qsort(store->devices, store->facts.n_devices, sizeof(store->devices[0]), compare_strings);
-        return 0;
-}
-
-static int take_cpus(vm_op *op, const json_t *list, ferry_error *reterr) {
-        const char *path = json_string_value(json_object_get(json_array_get(list, 0), "qom-path"));
-
-        if (!path)
-                return bad_answer(reterr, "query-cpus-fast");
-        op_add(op, "qom-get", true, json_pack("{s:s, s:s}", "path", path, "property", "type"),
-               -EBADF);
-        return 0;
-}
-
-enum { FACT_KVM, FACT_MACHINE, FACT_DEVICES, FACT_CPUS, FACT_CPU };
-
-static int take_fact(vm_op *op, const json_t *value, ferry_error *reterr) {
-        facts_store *store = op->facts;
-
-        switch (op->current) {
-        case FACT_KVM:
-                strcpy(store->accelerator,
-                       json_is_true(json_object_get(value, "enabled")) ? "kvm" : "tcg");
-                return 0;
-        case FACT_MACHINE:
-                return take_type(value, "-machine", store->machine, reterr);
-        case FACT_DEVICES:
-                return take_devices(store, value, reterr);
-        case FACT_CPUS:
-                return take_cpus(op, value, reterr);
-        default:
-                return take_type(value, "-x86_64-cpu", store->cpu, reterr);
-        }
-}
-
-static void finish_facts(vm_op *op, int r, const ferry_error *error) {
-        if (op->done.facts)
-                op->done.facts(op->vm, r, error, r == 0 ? &op->facts->facts : NULL, op->userdata);
-}
-
 void vm_get_qemu_version(const ferry_vm *vm, char *ret, size_t n) {
         const qmp_version *version = vm->qmp ? qmp_client_get_version(vm->qmp) : NULL;
 
@@ -377,44 +285,50 @@ void vm_get_qemu_version(const ferry_vm *vm, char *ret, size_t n) {
                          version->package[0] ? " " : "", version->package);
 }
 
-static int facts_init(vm_op *op) {
-        facts_store *store = calloc(1, sizeof(*store));
+/* What waits for the facts; it holds a reference to the VM. */
+typedef struct facts_request {
+        ferry_vm *vm;
+        vm_facts_done done;
+        void *userdata;
+} facts_request;
 
-        if (!store)
-                return -ENOMEM;
-        vm_get_qemu_version(op->vm, store->version, sizeof(store->version));
-        store->facts = (vm_facts){
-                .qemu_version = store->version,
-                .machine = store->machine,
-                .cpu_model = store->cpu,
-                .accelerator = store->accelerator,
-                .memory_bytes = vm_config_memory_bytes(op->vm->config),
-                .vcpus = op->vm->config->vcpus,
-                .page_size = GUEST_PAGE_SIZE,
-                .devices = (const char *const *)store->devices,
-        };
-        op->facts = store;
-        return 0;
+static void on_facts(int r, const ferry_error *error, vm_facts_store *store_consume,
+                     void *userdata) {
+        _cleanup_(vm_facts_store_freep) vm_facts_store *store = store_consume;
+        _cleanup_(ferry_error_donep) ferry_error gone = FERRY_ERROR_INIT;
+        facts_request request = *(facts_request *)userdata;
+        _cleanup_(vm_unpinp) ferry_vm *vm = request.vm;
+        vm_facts *facts = store ? vm_facts_store_get(store) : NULL;
+
+        free(userdata);
+        if (facts) {
+                facts->memory_bytes = vm_config_memory_bytes(vm->config);
+                facts->vcpus = vm->config->vcpus;
+        }
+        /* QEMU's end closes the client too: that is not the caller's doing. */
+        if (r == -ECANCELED && vm->phase != VM_PHASE_CLOSED) {
+                r = ferry_error_set(&gone, FERRY_UNAVAILABLE, -ENOTCONN, "QEMU is gone");
+                error = &gone;
+        }
+        if (request.done)
+                request.done(vm, r, error, facts, request.userdata);
 }
 
 int vm_query_facts(ferry_vm *vm, vm_facts_done done, void *userdata) {
-        vm_op *op = op_new(vm, NULL, userdata);
+        _cleanup_(freep) facts_request *request = malloc(sizeof(*request));
+        int r;
 
-        if (!op)
+        if (!request)
                 return -ENOMEM;
-        if (facts_init(op) < 0) {
-                op_free(op);
-                return -ENOMEM;
-        }
-        op->done.facts = done;
-        op->take = take_fact;
-        op->finish = finish_facts;
-        op_add(op, "query-kvm", false, NULL, -EBADF);
-        op_add(op, "qom-get", true, json_pack("{s:s, s:s}", "path", "/machine", "property", "type"),
-               -EBADF);
-        op_add(op, "qom-list", true, json_pack("{s:s}", "path", "/machine/peripheral"), -EBADF);
-        op_add(op, "query-cpus-fast", false, NULL, -EBADF);
-        return op_begin(op);
+        if (vm->phase != VM_PHASE_READY || !vm->qmp)
+                return vm->phase < VM_PHASE_READY ? -EBUSY : -ENOTCONN;
+        *request = (facts_request){ .vm = vm, .done = done, .userdata = userdata };
+        r = vm_facts_collect(vm->qmp, VM_OP_TIMEOUT_USEC, on_facts, request);
+        if (r < 0)
+                return r;
+        vm_pin(vm);
+        request = NULL;
+        return 0;
 }
 
 /* --- migration --- */

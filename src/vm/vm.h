@@ -86,6 +86,12 @@ typedef struct vm_migration_info {
         size_t n_blocked_reasons;
 } vm_migration_info;
 
+/* Sorted. */
+typedef struct vm_fact_list {
+        const char *const *items;
+        size_t n;
+} vm_fact_list;
+
 /* What a destination must match. */
 typedef struct vm_facts {
         const char *qemu_version; /* "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)" */
@@ -95,8 +101,11 @@ typedef struct vm_facts {
         uint64_t memory_bytes;
         uint32_t vcpus;
         uint32_t page_size;
-        const char *const *devices; /* "id type", sorted, as QEMU has them now */
-        size_t n_devices;
+        vm_fact_list devices;      /* "id type address", as QEMU has them now */
+        vm_fact_list cpu_features; /* by name, and "min-level=11" */
+        vm_fact_list cpu_words;    /* "eax/ecx:register bits" of what the guest's CPUID says */
+        vm_fact_list ram;          /* "id bytes" */
+        vm_fact_list capabilities; /* of migration, that this QEMU knows */
 } vm_facts;
 
 /* All may be NULL. usec: CLOCK_MONOTONIC when the event arrived here. */

@@ -189,7 +189,14 @@ void pair_end(pair *p) {
 
 /* ---- status ---- */
 
+static char last_message[4352];
+
+const char *call_message(void) {
+        return last_message;
+}
+
 static void check(const char *what, int r, int32_t code, char *message, int expected) {
+        snprintf(last_message, sizeof(last_message), "%s", message ? message : "");
         if (r < 0)
                 fail_msg("%s: no answer: %s", what, strerror(-r));
         if (code != expected)

@@ -58,6 +58,9 @@ void guest_send(host *h, const char *text);
 /* Until the console's log has had `text`, from *offset on; *offset moves behind it. */
 void guest_wait(host *h, const char *text, size_t *offset);
 
+/* What the last call was told, "" when it was done. */
+const char *call_message(void);
+
 /* The calls. `code` is what is expected. */
 void call_export(pair *p, host *h, int code, ProtobufCBinaryData *ret_state);
 void call_import(pair *p, host *h, const ProtobufCBinaryData *state, int code);
