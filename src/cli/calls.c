@@ -31,6 +31,19 @@ int call_stop(rpc *shim, bool force, ferry_error *reterr) {
         return rpc_call(shim, SHIM, "Stop", &request.base, STEP, NULL, reterr);
 }
 
+int call_trace(rpc *shim, const char *session_id, Ferry__Shim__V1__TraceResponse **ret,
+               ferry_error *reterr) {
+        Ferry__Shim__V1__TraceRequest request = FERRY__SHIM__V1__TRACE_REQUEST__INIT;
+        ProtobufCMessage *reply;
+        int r;
+
+        request.session_id = (char *)session_id;
+        r = rpc_call(shim, SHIM, "Trace", &request.base, QUICK, &reply, reterr);
+        if (r == 0)
+                *ret = (Ferry__Shim__V1__TraceResponse *)reply;
+        return r;
+}
+
 int call_watch(rpc *shim, rpc_on_message on_message, rpc_on_end on_end, void *userdata,
                ferry_error *reterr) {
         Ferry__Shim__V1__StatusRequest request = FERRY__SHIM__V1__STATUS_REQUEST__INIT;

@@ -13,6 +13,9 @@ typedef Ferry__Shim__V1__StatusResponse shim_status;
 
 int call_status(rpc *shim, shim_status **ret, ferry_error *reterr);
 int call_stop(rpc *shim, bool force, ferry_error *reterr);
+/* `session_id` "": whichever it has. */
+int call_trace(rpc *shim, const char *session_id, Ferry__Shim__V1__TraceResponse **ret,
+               ferry_error *reterr);
 /* Streams shim_status. */
 int call_watch(rpc *shim, rpc_on_message on_message, rpc_on_end on_end, void *userdata,
                ferry_error *reterr);

@@ -58,11 +58,17 @@ static cli_exit migrate(const cli_context *cli, mover *m, InitializeOptions *opt
         return outcome_after_failure(cli, m, place, error);
 }
 
+static void files_done(outcome_files *files) {
+        out_file_done(&files->report);
+        out_file_done(&files->trace);
+}
+
 static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
         static const char *const names[] = { "the sandbox's NAME" };
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         _cleanup_(rpc_group_freep) rpc_group *group = NULL;
         _cleanup_(peer_freep) peer *from = NULL, *to = NULL;
+        _cleanup_(files_done) outcome_files files = { OUT_FILE_INIT, OUT_FILE_INIT };
         const migrate_values *v = values;
         migrate_request request;
         cli_exit code;
@@ -74,7 +80,9 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return cli_fail_usage("migrate", "--to is missing");
         if (open_peers(cli, words->words[0], v->to, &from, &to, &error) < 0)
                 return cli_fail(&error);
-        if (migrate_request_init(&request, v, &error) < 0)
+        if (out_file_open("report", v->report, &files.report, &error) < 0 ||
+            out_file_open("trace", v->trace, &files.trace, &error) < 0 ||
+            migrate_request_init(&request, v, &error) < 0)
                 return cli_fail(&error);
         if (rpc_group_new(&group, &error) < 0 ||
             mover_init(&m, group, from, to, words->words[0], &error) < 0) {
@@ -83,6 +91,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
         }
         if (v->timeout.given)
                 m.deadline_usec = m.start_usec + v->timeout.value * USEC_PER_SEC;
+        m.files = &files;
         code = migrate(cli, &m, &request.options, &error);
         mover_done(&m);
         migrate_request_done(&request);

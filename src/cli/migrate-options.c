@@ -49,8 +49,10 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
           .choices = encryptions },
         { "postcopy", "KIND", "never; fallback, always" LATER, CLI_OPTION_CHOICE, AT(postcopy),
           .choices = postcopies },
-        { "trace", NULL, "record each pass and phase with its times", CLI_OPTION_SWITCH,
-          AT(trace) },
+        { "report", "FILE", "write a page (HTML) that tells how it went", CLI_OPTION_TEXT,
+          AT(report) },
+        { "trace", "FILE", "write each pass and phase of both sides (JSON, for Perfetto)",
+          CLI_OPTION_TEXT, AT(trace) },
         { "extended-timeouts", NULL, "longer limits, for slow moves between versions",
           CLI_OPTION_SWITCH, AT(extended_timeouts) },
         { "compatibility-data", "FILE", "more for the destination to check against",
@@ -124,7 +126,7 @@ int migrate_request_init(migrate_request *request, const migrate_values *v, ferr
         o->encryption = (Encryption)v->encryption.value;
         o->verify_memory = v->verify_memory;
         o->checksum_verification = v->checksums;
-        o->perf_tracing_enabled = v->trace;
+        o->perf_tracing_enabled = v->trace != NULL;
         o->cancel_if_blackout_threshold_exceeds = v->cancel_over_threshold;
         o->prepare_memory_transfer_mode = v->extended_timeouts;
         SET(o, optional_max_bandwidth, INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH_MAX_BANDWIDTH,

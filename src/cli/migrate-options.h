@@ -15,8 +15,9 @@ typedef struct migrate_values {
 
         cli_number handover, postcopy, encryption; /* as the wire's enums */
         cli_number bandwidth, channels, compress_workers;
-        bool verify_memory, checksums, trace, cancel_over_threshold, extended_timeouts;
+        bool verify_memory, checksums, cancel_over_threshold, extended_timeouts;
         const char *compatibility_data; /* a file */
+        const char *report, *trace;     /* files to write */
 
         bool skip_throttling;
         cli_real throttling_scale;
@@ -24,7 +25,7 @@ typedef struct migrate_values {
         cli_number blackout_target, blackout_threshold; /* ms */
 } migrate_values;
 
-#define N_MIGRATE_OPTIONS 22U
+#define N_MIGRATE_OPTIONS 23U
 extern const cli_option migrate_options[N_MIGRATE_OPTIONS];
 
 /* The message and what it points to. */

@@ -43,6 +43,7 @@ static void free_report(Ferry__Shim__V1__Report *report) {
 void mover_done(mover *m) {
         free_report(m->figures.source);
         free_report(m->figures.destination);
+        traces_done(&m->traces);
         m->source = m->source ? rpc_close(m->source) : NULL;
         m->destination = m->destination ? rpc_close(m->destination) : NULL;
 }
@@ -265,6 +266,10 @@ void mover_take_figures(mover *m) {
                 f->blackout_usec = f->source->blackout_usec;
 }
 
+void mover_take_traces(mover *m) {
+        traces_take(&m->traces, m->source, m->destination, m->session_id);
+}
+
 int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error *reterr) {
         static const char handed_over[] = "it has moved already, and is being finished";
         int r;
@@ -315,6 +320,7 @@ int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
         int r, e;
 
         rpc_group_set_deaf(m->group, "closing the sessions");
+        mover_take_traces(m);
         /* Each by itself: the one may be well and the other not. The winner's first. */
         if (place == MOVER_AT_DESTINATION) {
                 r = close_session(m, m->destination, reterr);

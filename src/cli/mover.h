@@ -14,6 +14,7 @@
 #include "cli/calls.h"
 #include "cli/peer.h"
 #include "cli/progress.h"
+#include "cli/traces.h"
 
 #define SESSION_ID_SIZE 37U
 
@@ -46,6 +47,8 @@ typedef struct mover {
         void (*on_change)(const struct mover *m, bool is_milestone, void *userdata);
         void *userdata;
         mover_figures figures;
+        traces traces;
+        const struct outcome_files *files; /* what is to be written at the end; NULL: nothing */
         bool milestone;
 } mover;
 
@@ -65,6 +68,9 @@ mover_place mover_settle(mover *m, bool cancel);
 
 /* From the shims' reports, while the sessions are open. */
 void mover_take_figures(mover *m);
+
+/* The same of their traces. mover_clear() does it: after it there is nobody left to ask. */
+void mover_take_traces(mover *m);
 
 /* Both sessions closed and what is not needed any more removed: the source's shim after success,
  * the destination's after a rollback. */

@@ -3,11 +3,14 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
 #include "cli/format.h"
 #include "cli/output.h"
+#include "cli/report.h"
+#include "cli/story.h"
 #include "cli/wire-json.h"
 
 bool outcome_is_same_place(const char *a, const char *b) {
@@ -25,18 +28,106 @@ static json_t *report_or_null(const Ferry__Shim__V1__Report *report) {
         return json;
 }
 
+static story story_of(const mover *m, const char *outcome, const char *host,
+                      const ferry_error *error) {
+        const Ferry__Shim__V1__Report *told = m->traces.source ? m->traces.source->report : NULL;
+        const mover_figures *f = &m->figures;
+        story_part parts[STORY_PARTS_MAX];
+        story s;
+
+        s = (story){
+                .name = m->name,
+                .session_id = m->session_id,
+                .from = m->from->name,
+                .from_root = m->from->root,
+                .to = m->to->name,
+                .to_root = m->to->root,
+                .outcome = outcome,
+                .runs_at = host,
+                .error = error ? ferry_error_message(error) : NULL,
+                .total_usec = f->total_usec,
+                .blackout_usec = f->blackout_usec,
+                .bytes = f->bytes,
+                .passes = f->passes,
+                .wall_usec = wall_usec(),
+                .traces = &m->traces,
+        };
+        /* one that did not go through was not asked for its figures */
+        if (s.total_usec == 0)
+                s.total_usec = now_usec() - m->start_usec;
+        if (s.bytes == 0 && told)
+                s.bytes = told->bytes;
+        if (s.passes == 0 && told)
+                s.passes = told->passes;
+        if (s.blackout_usec == 0)
+                for (size_t n = story_get_blackout(&s, parts); n > 0; n--)
+                        s.blackout_usec += parts[n - 1].usec;
+        return s;
+}
+
+static json_t *trace_or_null(const shim_trace *trace) {
+        json_t *json;
+
+        if (!trace || wire_to_json(&trace->base, &json) < 0)
+                return json_null();
+        return json;
+}
+
+static json_t *traces_to_json(const story *s) {
+        int64_t offset;
+        traces_relation relation = traces_relate(s->traces, &offset);
+
+        return json_pack("{s:s, s:I, s:o, s:o}", "related_by", traces_relation_name(relation),
+                         "destination_offset_usec", (json_int_t)offset, "source",
+                         trace_or_null(s->traces->source), "destination",
+                         trace_or_null(s->traces->destination));
+}
+
 /* Every outcome has the same shape. */
-static cli_exit print_json(const mover *m, const char *outcome, const char *host,
-                           const ferry_error *error) {
+static cli_exit print_json(const mover *m, const story *s) {
         const mover_figures *f = &m->figures;
 
         return output_json(json_pack(
-                "{s:s, s:s, s:s, s:s?, s:s?, s:f, s:f, s:I, s:I, s:o, s:o}", "name", m->name,
-                "session_id", m->session_id, "outcome", outcome, "runs_at", host, "error",
-                error ? ferry_error_message(error) : NULL, "total_ms", (double)f->total_usec / 1e3,
-                "blackout_ms", (double)f->blackout_usec / 1e3, "passes", (json_int_t)f->passes,
-                "bytes", (json_int_t)f->bytes, "source", report_or_null(f->source), "destination",
-                report_or_null(f->destination)));
+                "{s:s, s:s, s:s, s:s?, s:s?, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}", "name",
+                s->name, "session_id", s->session_id, "outcome", s->outcome, "runs_at", s->runs_at,
+                "error", s->error, "total_ms", (double)s->total_usec / 1e3, "blackout_ms",
+                (double)s->blackout_usec / 1e3, "passes", (json_int_t)s->passes, "bytes",
+                (json_int_t)s->bytes, "source", report_or_null(f->source), "destination",
+                report_or_null(f->destination), "blackout_parts", story_blackout_to_json(s),
+                "trace", traces_to_json(s)));
+}
+
+static void write_report(const out_file *file, const story *s) {
+        _cleanup_(freep) char *page = NULL;
+        size_t n = 0;
+
+        (void)report_make(s, &page, &n);
+        out_file_write(file, page, n);
+}
+
+static void write_trace(const out_file *file, const traces *t) {
+        _cleanup_(freep) char *text = NULL;
+        json_t *json = traces_to_chrome(t);
+
+        if (json)
+                text = json_dumps(json, JSON_COMPACT);
+        json_decref(json);
+        out_file_write(file, text, text ? strlen(text) : 0);
+}
+
+/* How it ended, for everything but the terminal. */
+static cli_exit conclude(const cli_context *cli, mover *m, const char *outcome, const char *host,
+                         const ferry_error *error) {
+        story s;
+
+        if (m->files || cli->json)
+                mover_take_traces(m); /* where nothing was cleared */
+        s = story_of(m, outcome, host, error);
+        if (m->files && out_file_is_wanted(&m->files->report))
+                write_report(&m->files->report, &s);
+        if (m->files && out_file_is_wanted(&m->files->trace))
+                write_trace(&m->files->trace, &m->traces);
+        return cli->json ? print_json(m, &s) : CLI_EXIT_OK;
 }
 
 static void print_report(const mover *m) {
@@ -63,25 +154,24 @@ static void clear(mover *m, mover_place place) {
 cli_exit outcome_success(const cli_context *cli, mover *m) {
         clear(m, MOVER_AT_DESTINATION);
         if (cli->json)
-                return print_json(m, "migrated", m->to->name, NULL);
+                return conclude(cli, m, "migrated", m->to->name, NULL);
         print_report(m);
-        return CLI_EXIT_OK;
+        return conclude(cli, m, "migrated", m->to->name, NULL);
 }
 
 cli_exit outcome_rolled_back(const cli_context *cli, mover *m) {
         clear(m, MOVER_AT_SOURCE);
         if (cli->json)
-                return print_json(m, "rolled back", m->from->name, NULL);
+                return conclude(cli, m, "rolled back", m->from->name, NULL);
         printf("%s runs on host %s (ferry --root %s status %s)\n", m->name, m->from->name,
                m->from->root, m->name);
         return CLI_EXIT_OK;
 }
 
-cli_exit outcome_not_begun(const cli_context *cli, const mover *m, const ferry_error *error) {
+cli_exit outcome_not_begun(const cli_context *cli, mover *m, const ferry_error *error) {
         cli_exit code = cli_fail(error);
 
-        if (cli->json)
-                (void)print_json(m, "not begun", m->from->name, error);
+        (void)conclude(cli, m, "not begun", m->from->name, error);
         return code;
 }
 
@@ -92,8 +182,7 @@ static cli_exit stayed(const cli_context *cli, mover *m, const ferry_error *erro
         fprintf(stderr, "ferry: %s%s\nferry: %s runs at the source, host %s\n",
                 cancelled ? "cancelled" : "the migration failed: ",
                 cancelled ? "" : ferry_error_message(error), m->name, m->from->name);
-        if (cli->json)
-                (void)print_json(m, cancelled ? "cancelled" : "failed", m->from->name, error);
+        (void)conclude(cli, m, cancelled ? "cancelled" : "failed", m->from->name, error);
         if (cancelled)
                 return cli_interrupted();
         /* What the person asked for was refused before anything moved. */
@@ -108,17 +197,16 @@ static const peer *kept(const mover *m) {
 }
 
 /* The person did not wait for the end. */
-static cli_exit gave_up(const cli_context *cli, const mover *m, const ferry_error *error) {
+static cli_exit gave_up(const cli_context *cli, mover *m, const ferry_error *error) {
         fprintf(stderr,
                 "ferry: gave up waiting; nothing was removed. To finish it:\n"
                 "  ferry --root %s recover %s --to %s --cancel\n",
                 m->from->root, m->name, m->to->root);
-        if (cli->json)
-                (void)print_json(m, "gave up", "unknown", error);
+        (void)conclude(cli, m, "gave up", "unknown", error);
         return CLI_EXIT_UNDECIDED;
 }
 
-static cli_exit undecided(const cli_context *cli, const mover *m, const ferry_error *error) {
+static cli_exit undecided(const cli_context *cli, mover *m, const ferry_error *error) {
         fprintf(stderr,
                 "ferry: the migration is not settled: %s\n"
                 "ferry: UNDECIDED: it cannot be known now which side may run %s, so neither is "
@@ -130,8 +218,7 @@ static cli_exit undecided(const cli_context *cli, const mover *m, const ferry_er
                 "                            ferry --root %s stop %s --force\n",
                 ferry_error_message(error), m->name, m->from->root, m->name, m->to->root, m->name,
                 m->from->root, m->name, m->to->root, kept(m)->root, m->name);
-        if (cli->json)
-                (void)print_json(m, "undecided", "unknown", error);
+        (void)conclude(cli, m, "undecided", "unknown", error);
         return CLI_EXIT_UNDECIDED;
 }
 
@@ -148,16 +235,14 @@ cli_exit outcome_after_failure(const cli_context *cli, mover *m, mover_place pla
                 clear(m, MOVER_AT_SOURCE);
                 fprintf(stderr, "ferry: %s: %s\nferry: its VM has ended and runs on neither side\n",
                         m->name, ferry_error_message(error));
-                if (cli->json)
-                        (void)print_json(m, "ended", "nowhere", error);
+                (void)conclude(cli, m, "ended", "nowhere", error);
                 return CLI_EXIT_FAILED;
         case MOVER_UNDER_WAY:
                 fprintf(stderr,
                         "ferry: the migration of %s is still under way, and %s owns it: wait, or "
                         "--cancel to roll it back\n",
                         m->name, m->from->name);
-                if (cli->json)
-                        (void)print_json(m, "under way", m->from->name, error);
+                (void)conclude(cli, m, "under way", m->from->name, error);
                 return CLI_EXIT_REFUSED;
         case MOVER_GAVE_UP:
                 return gave_up(cli, m, error);

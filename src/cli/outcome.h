@@ -5,11 +5,17 @@
 
 #include "cli/cli.h"
 #include "cli/mover.h"
+#include "cli/out-file.h"
+
+/* `ferry migrate --report` and `--trace`. */
+typedef struct outcome_files {
+        out_file report, trace;
+} outcome_files;
 
 /* It runs at the destination, both sides are finalized. */
 cli_exit outcome_success(const cli_context *cli, mover *m);
 /* It failed before anything was begun. */
-cli_exit outcome_not_begun(const cli_context *cli, const mover *m, const ferry_error *error);
+cli_exit outcome_not_begun(const cli_context *cli, mover *m, const ferry_error *error);
 /* What was left open is rolled back, as it was asked for. */
 cli_exit outcome_rolled_back(const cli_context *cli, mover *m);
 /* mover_settle() found `place`. */

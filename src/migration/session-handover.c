@@ -243,8 +243,8 @@ void session_hand_over(session *s) {
                 return;
         }
         s->report.journal_sync_usec = now_usec() - begin;
+        session_trace_handed(s); /* before GO: sending may wake the other side on this very CPU */
         session_say_go(s);
-        session_trace_handed(s);
 }
 
 static void try_cont(session *s);
@@ -327,7 +327,8 @@ void session_take_over(session *s) {
 }
 
 void session_confirm(session *s) {
-        uint64_t resumed = s->resumed_usec ? s->resumed_usec : now_usec();
+        /* the trace's, so that its parts add up */
+        uint64_t resumed = s->trace.running_usec ? s->trace.running_usec : now_usec();
         int r;
 
         r = journal_set(s->journal, JOURNAL_RUNNING, true);

@@ -88,6 +88,14 @@ def cases(place):
     yield ("migrate", "here", *to, "--throttling-scale", "x"), USAGE, "must be a number"
     yield ("migrate", "here", *to, "--timeout", "0"), USAGE, "must be from 1"
     yield ("migrate", "here", *to, "--compatibility-data", "/nowhere"), NOT_FOUND, "/nowhere"
+    for option in "--report", "--trace":
+        yield ("migrate", "here", *to, option), USAGE, f"{option} needs a value"
+        yield ("migrate", "here", *to, option, "/nowhere/r"), NOT_FOUND, "/nowhere/r"
+        yield ("migrate", "here", *to, option, "/dev/null/r"), FAILED, "/dev/null/r"
+        yield ("migrate", "here", *to, option, place.folder), USAGE, "is no regular file"
+        yield ("migrate", "here", *to, option, "/dev/full"), USAGE, "is no regular file"
+        yield ("migrate", "here", *to, option, place.folder + "/"), USAGE, "names no file"
+        yield ("migrate", "here", *to, option, "r" * 256), None, "cannot be written"
     # what the shims refuse, before anything has begun
     yield ("migrate", "here", *to, "--max-passes", "0"), USAGE, "maximum_number_of_brownout"
     yield ("migrate", "here", *to, "--minimum-throttle", "100"), USAGE, "minimum_throttle"
