@@ -13,8 +13,8 @@
 #include "cli/output.h"
 #include "cli/pair.h"
 #include "cli/peer.h"
+#include "cli/reach.h"
 #include "cli/sandbox.h"
-#include "cli/wire-json.h"
 
 typedef struct recover_values {
         const char *to;
@@ -103,19 +103,58 @@ static bool has_part(const place *p, const char *session_id) {
 
 /* No session of it is open here, and no other host was named. */
 static cli_exit finish_alone(const recovery *r) {
-        const char *state;
-        char buffer[64];
+        const shim_status *status = r->here.status;
+        bool has_ended = status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED ||
+                         status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE;
+        char state[64];
+        cli_exit code;
 
-        state = wire_enum_name(&ferry__shim__v1__vm_state__descriptor,
-                               (int)r->here.status->vm_state, buffer);
-        if (r->cli->json)
-                return output_json(json_pack("{s:s, s:s, s:s}", "name", r->name, "outcome",
-                                             r->here.started ? "shim started" : "nothing to do",
+        (void)reach_vm_state(status, state);
+        if (r->cli->json) {
+                code = output_json(json_pack("{s:s, s:s, s:s}", "name", r->name, "outcome",
+                                             has_ended         ? "ended"
+                                             : r->here.started ? "shim started"
+                                                               : "nothing to do",
                                              "vm_state", state));
+                return code == CLI_EXIT_OK && has_ended ? CLI_EXIT_FAILED : code;
+        }
         fprintf(stderr, "ferry: %s\n",
                 r->here.started ? "a new shim has taken over" : "its shim runs");
-        if (r->here.status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
+        if (has_ended)
+                fprintf(stderr,
+                        "ferry: its VM has ended%s%s; `ferry --root %s stop %s` removes it\n",
+                        status->exit_reason[0] ? ": " : "", status->exit_reason, r->cli->root,
+                        r->name);
+        else if (status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
                 fprintf(stderr, "ferry: its VM is %s\n", state);
+        return has_ended ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+}
+
+/* An empty shim on one side, beside the sandbox that runs on the other: of a migration that could
+ * not clear away all. */
+static bool clear_leftover(recovery *r, place *p, const place *other) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (!p->status || p->status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE ||
+            !other->status ||
+            other->status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
+                return false;
+        p->shim = rpc_close(p->shim);
+        if (p->host->operations->clear(p->host, r->group, r->name, &error) < 0)
+                fprintf(stderr, "ferry: %s: %s\n", p->host->root, ferry_error_message(&error));
+        else
+                fprintf(stderr, "ferry: what a migration left of %s in %s is removed\n", r->name,
+                        p->host->root);
+        return true;
+}
+
+/* It runs on the other side, and all is done there. */
+static cli_exit finish_there(const recovery *r) {
+        if (r->cli->json)
+                return output_json(json_pack("{s:s, s:s, s:s}", "name", r->name, "outcome",
+                                             "nothing to do", "runs_at", r->there.host->name));
+        printf("%s runs on host %s (ferry --root %s status %s)\n", r->name, r->there.host->name,
+               r->there.host->root, r->name);
         return CLI_EXIT_OK;
 }
 
@@ -223,6 +262,12 @@ static cli_exit recover(recovery *r, ferry_error *error) {
                 return cli_fail(error);
         if (session_of(&r->here) || session_of(&r->there))
                 return settle(r, error);
+        if (clear_leftover(r, &r->there, &r->here)) {
+                pair_forget(r->cli->root, r->name);
+                return finish_alone(r);
+        }
+        if (clear_leftover(r, &r->here, &r->there))
+                return finish_there(r);
         if (r->here.started || !r->values->to) {
                 pair_forget(r->cli->root, r->name);
                 return finish_alone(r);

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "migration/session.h"
+#include "vm/record.h"
 
 #define QUIT_GRACE_USEC (5 * USEC_PER_SEC)
 #define CONFIG_FILE     "config.json"
@@ -520,9 +521,11 @@ int sandbox_recover(sandbox *sb, sandbox_done done, void *userdata, ferry_error 
                 path = NULL;
                 return ferry_error_set_errno(reterr, -ENOMEM, "recover");
         }
-        if (access(path, F_OK) < 0 && errno == ENOENT)
+        if (access(path, F_OK) < 0 && errno == ENOENT) {
+                if (vm_record_kill_incoming(sb->dir_fd) == 0)
+                        log_warning("ended a QEMU that was not ready when the last shim died");
                 r = -ESRCH;
-        else {
+        } else {
                 r = vm_config_read(path, &config, reterr);
                 if (r < 0)
                         return ferry_error_prefix(reterr, r, "%s", path);

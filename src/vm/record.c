@@ -2,6 +2,8 @@
 #include "vm/record.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -144,4 +146,22 @@ int vm_record_open_process(const vm_record *record, int *ret_pidfd) {
                 return -ESRCH;
         *ret_pidfd = TAKE_FD(pidfd);
         return 0;
+}
+
+int vm_record_kill_incoming(int dir_fd) {
+        _cleanup_(closep) int process = -EBADF;
+        struct pollfd end = { .events = POLLIN };
+        vm_record record;
+        int r;
+
+        r = vm_record_read(dir_fd, &record, NULL);
+        if (r == 0)
+                r = record.mode == VM_MODE_INCOMING ? vm_record_open_process(&record, &process)
+                                                    : -ESRCH;
+        if (r < 0)
+                return r;
+        if (syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0) < 0)
+                return -errno;
+        end.fd = process;
+        return poll(&end, 1, 1000) == 1 ? 0 : -ETIMEDOUT;
 }

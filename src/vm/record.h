@@ -35,3 +35,6 @@ int vm_record_write(int dir_fd, vm_record *record, ferry_error *reterr);
 int vm_record_read(int dir_fd, vm_record *ret, ferry_error *reterr);
 /* A pidfd that is certainly the recorded process's, or -ESRCH when that is gone. */
 int vm_record_open_process(const vm_record *record, int *ret_pidfd);
+/* Ends a destination's QEMU whose shim died before it was ready, so that it has received nothing
+ * and cannot be attached to. -ESRCH or -ENOENT: there is none. Waits a second at the most. */
+int vm_record_kill_incoming(int dir_fd);

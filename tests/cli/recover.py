@@ -137,6 +137,23 @@ def test_a_killed_destination_shim(place):
     place.must("stop", "web")
 
 
+def test_killed_before_it_was_ready(place):
+    """Its QEMU, which has received nothing, does not stay."""
+    run(place)
+    mover = place.start("migrate", "web", "--to", place.b, *SLOW)
+    ferry.wait_for("the destination's QEMU",
+                   lambda: os.path.exists(os.path.join(place.b, "web", "qemu.json")))
+    with open(os.path.join(place.b, "web", "qemu.json"), encoding="utf-8") as record:
+        qemu = json.load(record)["pid"]
+    with open(os.path.join(place.b, "web", "shim.lock"), encoding="utf-8") as lock:
+        os.kill(int(lock.read()), signal.SIGKILL)
+    _, err = mover.communicate(timeout=ferry.LIMIT)
+    assert mover.returncode == STAYED, (mover.returncode, err)
+    only_at(place, place.a, place.b)
+    ferry.wait_for("its QEMU's end", lambda: not os.path.exists(f"/proc/{qemu}/exe"))
+    place.must("stop", "web")
+
+
 def test_killed_in_the_copy(place, *which):
     """The caller and one or both shims: the guest goes on at the source."""
     run(place)
@@ -331,6 +348,7 @@ def main():
         ("it moved without its caller", test_it_moved),
         ("it waits for its caller", test_waiting_for_its_caller),
         ("a killed destination shim", test_a_killed_destination_shim),
+        ("a destination shim killed before it was ready", test_killed_before_it_was_ready),
         ("a hung destination shim", test_a_hung_destination_shim),
         ("three times Ctrl-C", test_three_times_ctrl_c),
         ("the caller brings the record", test_the_caller_brings_the_record),
