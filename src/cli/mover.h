@@ -63,7 +63,7 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
 
 /* `cancel`: a transfer that is under way is cancelled; else it is left alone, and what is not
  * settled within three seconds is MOVER_UNDER_WAY. With `cancel`, or once the guest is handed over,
- * it takes a minute to give up: MOVER_UNDECIDED. Not interruptible. */
+ * it takes half a minute to give up: MOVER_UNDECIDED. Not interruptible. */
 mover_place mover_settle(mover *m, bool cancel);
 
 /* From the shims' reports, while the sessions are open. */

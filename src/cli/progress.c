@@ -144,7 +144,7 @@ static void append_figures(const progress *p, char *buffer, size_t *used) {
 
         if (p->pass > 0)
                 append(buffer, used, "  pass %u", p->pass);
-        if (p->total == 0)
+        if (p->total == 0 && p->sent == 0)
                 return;
         append(buffer, used, "  %s sent", format_bytes(p->sent, text));
         append(buffer, used, "  %s left", format_bytes(p->remaining, text));
@@ -165,7 +165,7 @@ static void append_short_figures(const progress *p, char *buffer, size_t *used) 
 
         if (p->pass > 0)
                 append(buffer, used, " pass %u", p->pass);
-        if (p->total == 0)
+        if (p->total == 0 && p->sent == 0)
                 return;
         append(buffer, used, " %s sent", format_bytes_short(p->sent, text));
         append(buffer, used, " %s left", format_bytes_short(p->remaining, text));

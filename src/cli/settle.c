@@ -12,9 +12,9 @@
 #include "base/clock.h"
 #include "cli/mover.h"
 
-#define GIVE_UP     (60 * USEC_PER_SEC)
+#define GIVE_UP     (30 * USEC_PER_SEC)
 #define LEAVE_ALONE (3 * USEC_PER_SEC) /* a transfer that nobody said to cancel */
-#define LEFT_ALONE  (2 * USEC_PER_SEC) /* one side, when the other is gone */
+#define HOPELESS    (2 * USEC_PER_SEC) /* when neither side will learn more */
 #define PATIENCE    (5 * USEC_PER_SEC) /* for the shims to settle it between themselves */
 #define INTERVAL    (100 * USEC_PER_MSEC)
 
@@ -226,6 +226,13 @@ static bool settle_both(mover *m, const sides *v, bool patience_is_over, mover_p
         return false;
 }
 
+/* It was the destination's, and its QEMU is gone: the guest may have run there, so the source's
+ * copy is kept and is nobody's. */
+static bool has_lost(const sides *v) {
+        return v->source && v->destination && v->source->owner == THERE &&
+               v->destination->session && strcmp(v->destination->session->detail, "D_LOST") == 0;
+}
+
 /* One look at both sides. True when the place is known and both sides were told. */
 static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place *ret,
                        bool *ret_hopeless) {
@@ -245,7 +252,7 @@ static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place
                 }
                 settled = settle_both(m, &v, patience_is_over, ret);
         }
-        *ret_hopeless = !settled && (v.source_gone || v.destination_gone);
+        *ret_hopeless = !settled && (v.source_gone || v.destination_gone || has_lost(&v));
         sides_done(&v);
         return settled;
 }
@@ -266,7 +273,7 @@ mover_place mover_settle(mover *m, bool cancel) {
 
         rpc_group_set_deaf(m->group, cancel ? "rolling back" : "asking both sides");
         while (spent < GIVE_UP && (place != MOVER_UNDER_WAY || spent < LEAVE_ALONE) &&
-               (!hopeless || spent < LEFT_ALONE)) {
+               (!hopeless || spent < HOPELESS)) {
                 if (try_settle(m, cancel, spent > PATIENCE, &place, &hopeless)) {
                         mover_take_figures(m);
                         return place;

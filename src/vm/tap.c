@@ -74,7 +74,11 @@ int tap_create(const char *name, const char *bridge, int *ret_fd, char ret_name[
         fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0)
                 return ferry_error_set_errno(reterr, -errno,
-                                             "open /dev/net/tun (is the tun module loaded?)");
+                                             geteuid() == 0
+                                                     ? "open /dev/net/tun (is the tun module "
+                                                       "loaded?)"
+                                                     : "open /dev/net/tun (a guest's network needs "
+                                                       "root)");
         /* EXCL: an existing persistent tap is somebody else's */
         request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL);
         if (ioctl(fd, TUNSETIFF, &request) < 0)

@@ -8,7 +8,9 @@ usage: recover.py FERRY
 import json
 import os
 import signal
+import subprocess
 import sys
+import uuid
 
 import ferry
 from ferry import QUICK, RUNNING, SLOW, is_copying, kill, kill_in_the_copy, only_at, run
@@ -287,6 +289,46 @@ def test_both_ended(place):
 
 # ---- hosts ----
 
+def after_a_boot(place, *arguments):
+    """`ferry` as on a host that has booted anew: shims that it starts see another boot id."""
+    boot_id = place.file("boot-id", str(uuid.uuid4()) + "\n")
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c",
+         'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"', "sh", boot_id,
+         place.program, *arguments],
+        env=place.environment(), text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, timeout=ferry.LIMIT * 3, check=False)
+    return ferry.Result(result)
+
+
+def test_destination_restarted(place):
+    """Its host booted anew after the source had handed over: the guest may have run there, so the
+    source keeps its copy and nobody runs it."""
+    destination = handed_over(place)
+    qemu = place.status("web")["qemu_pid"]
+    kill(destination["qemu_pid"])
+    result = after_a_boot(place, "recover", "web")
+    assert result.code == UNDECIDED and "UNDECIDED" in result.err, result
+    source = place.status("web")
+    assert (source["vm_state"], source["qemu_pid"]) == ("paused", qemu), source
+    assert "undecided" in place.must("ls").out
+
+
+def test_source_restarted(place):
+    """Its host booted anew: its journal still says that the guest is the destination's."""
+    mover, destination = hand_over(place)
+    mover.kill()
+    mover.communicate()
+    source = place.status("web")
+    kill(source["shim_pid"], source["qemu_pid"])
+    os.kill(destination["shim_pid"], signal.SIGCONT)
+    ferry.wait_for("GO", lambda: place.status("web", root=place.b)["vm_state"] == RUNNING)
+    result = after_a_boot(place, "recover", "web")
+    assert result.code == DONE, result
+    assert only_at(place, place.b, place.a)["qemu_pid"] == destination["qemu_pid"]
+    place.must("stop", "web", root=place.b)
+
+
 def test_another_host(place):
     """A host that has no part in the session is noticed, and its sandboxes are left alone."""
     run(place)
@@ -358,6 +400,10 @@ def main():
         ("the destination ended in the handover", test_destination_ended),
         ("both ended in the handover", test_both_ended),
         ("another host", test_another_host),
+    ] + ([] if os.geteuid() else [
+        ("the destination's host restarted", test_destination_restarted),
+        ("the source's host restarted", test_source_restarted),
+    ]) + [
         ("source stopped in the copy", test_source_stopped_in_the_copy),
         ("source stopped without a caller", test_source_stopped_and_forgotten),
         ("source stopped when all was sent", test_source_stopped_when_all_was_sent),
