@@ -7,6 +7,7 @@
 #include "vm/files.h"
 #include "vm/probe.h"
 #include "vm/record.h"
+#include "vm/throttle.h"
 #include "vm/vm.h"
 
 #define VM_OP_TIMEOUT_USEC (30 * USEC_PER_SEC)
@@ -63,6 +64,11 @@ struct ferry_vm {
         ferry_error failure; /* why the start fails */
         int failure_r;
 
+        throttle *throttle;
+        unsigned throttle_wanted; /* percent; 0: full speed */
+        pid_t vcpu_threads[THROTTLE_THREADS];
+        size_t n_vcpu_threads; /* 0: not asked for yet */
+
         vm_waiter *quitting, *later;
         vm_handlers handlers;
         vm_done on_ready;
@@ -78,6 +84,11 @@ void vm_unpinp(struct ferry_vm **vm);
 int vm_launch(ferry_vm *vm, ferry_error *reterr);
 /* The sandbox's files that only mean something while QEMU lives. */
 void vm_remove_files(ferry_vm *vm);
+
+/* The threads that run guest code, each once. Borrowed. */
+typedef void (*vm_threads_done)(ferry_vm *vm, int r, const ferry_error *error, const pid_t *threads,
+                                size_t n, void *userdata);
+int vm_query_threads(ferry_vm *vm, vm_threads_done done, void *userdata);
 
 /* Reports (r, error) at the event loop's next turn. `error` is moved. */
 int vm_report_later(ferry_vm *vm, int r, ferry_error *error, vm_done done, void *userdata);

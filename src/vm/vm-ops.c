@@ -41,6 +41,7 @@ typedef struct vm_op {
                 vm_done plain;
                 vm_status_done status;
                 vm_migration_info_done info;
+                vm_threads_done threads;
         } done;
         json_t *value; /* the last answer, when kept by `take` */
 } vm_op;
@@ -331,34 +332,69 @@ int vm_query_facts(ferry_vm *vm, vm_facts_done done, void *userdata) {
         return 0;
 }
 
+static int bad_threads(ferry_error *reterr) {
+        return ferry_error_set(reterr, FERRY_INTERNAL, -EBADMSG,
+                               "QEMU's answer to query-cpus-fast is not understood");
+}
+
+/* [{"thread-id": 123, ...}, ...]; TCG may run several vCPUs in one thread. */
+static void finish_threads(vm_op *op, int r, const ferry_error *error) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        pid_t threads[THROTTLE_THREADS];
+        size_t n = 0;
+
+        for (size_t i = 0; r == 0 && i < json_array_size(op->value); i++) {
+                const json_t *id = json_object_get(json_array_get(op->value, i), "thread-id");
+                json_int_t thread = json_integer_value(id);
+                bool known = false;
+
+                for (size_t k = 0; k < n; k++)
+                        known = known || threads[k] == (pid_t)thread;
+                if (known)
+                        continue;
+                if (thread <= 0 || thread > INT32_MAX || n == THROTTLE_THREADS) {
+                        r = bad_threads(&own);
+                        break;
+                }
+                threads[n++] = (pid_t)thread;
+        }
+        if (r == 0 && n == 0)
+                r = bad_threads(&own);
+        op->done.threads(op->vm, r, error ? error : &own, threads, n, op->userdata);
+}
+
+int vm_query_threads(ferry_vm *vm, vm_threads_done done, void *userdata) {
+        vm_op *op = op_new(vm, NULL, userdata);
+
+        if (!op)
+                return -ENOMEM;
+        op->done.threads = done;
+        op->take = keep_value;
+        op->finish = finish_threads;
+        op_add(op, "query-cpus-fast", false, NULL, -EBADF);
+        return op_begin(op);
+}
+
 /* --- migration --- */
 
 static json_t *capability(const char *name, bool on) {
         return json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability", name, "state", (int)on);
 }
 
+/* It may always take a step, and the step is as large as the throttle is to be. */
+static json_t *auto_converge_parameters(unsigned percentage) {
+        return json_pack("{s:i, s:i, s:i, s:i}", "cpu-throttle-initial", 1,
+                         "cpu-throttle-increment", (int)percentage, "max-cpu-throttle",
+                         (int)percentage, "throttle-trigger-threshold", 1);
+}
+
 static json_t *migrate_parameters(const vm_migrate_options *options) {
         uint64_t bandwidth = options->max_bytes_per_second;
-        json_t *parameters;
 
         if (bandwidth == 0)
                 bandwidth = BANDWIDTH_UNLIMITED;
-        parameters =
-                json_pack("{s:I, s:I}", "downtime-limit", (json_int_t)options->downtime_limit_msec,
-                          "max-bandwidth", (json_int_t)bandwidth);
-        if (parameters && options->throttle_initial > 0 &&
-            json_object_set_new(parameters, "cpu-throttle-initial",
-                                json_integer(options->throttle_initial)) < 0) {
-                json_decref(parameters);
-                return NULL;
-        }
-        if (parameters && options->throttle_increment > 0 &&
-            json_object_set_new(parameters, "cpu-throttle-increment",
-                                json_integer(options->throttle_increment)) < 0) {
-                json_decref(parameters);
-                return NULL;
-        }
-        return parameters;
+        return json_pack("{s:I, s:I}", "downtime-limit", (json_int_t)options->downtime_limit_msec,
+                         "max-bandwidth", (json_int_t)bandwidth);
 }
 
 static void add_getfd(vm_op *op, int fd_consume) {
@@ -381,8 +417,7 @@ int vm_migrate_out(ferry_vm *vm, int fd_consume, const vm_migrate_options *optio
         vm_op *op;
 
         if (options->downtime_limit_msec > DOWNTIME_LIMIT_MAX ||
-            options->max_bytes_per_second > BANDWIDTH_MAX || options->throttle_initial > 99 ||
-            options->throttle_increment > 99)
+            options->max_bytes_per_second > BANDWIDTH_MAX)
                 return -EINVAL;
         op = op_new(vm, done, userdata);
         if (!op)
@@ -393,6 +428,8 @@ int vm_migrate_out(ferry_vm *vm, int fd_consume, const vm_migrate_options *optio
                capability("pause-before-switchover", options->pause_before_switchover), -EBADF);
         op_add(op, "migrate-set-capabilities", true,
                capability("auto-converge", options->auto_converge), -EBADF);
+        if (options->auto_converge)
+                op_add(op, "migrate-set-parameters", true, auto_converge_parameters(1), -EBADF);
         op_add(op, "migrate-set-parameters", true, migrate_parameters(options), -EBADF);
         add_getfd(op, TAKE_FD(fd));
         op_add(op, "migrate", true, json_pack("{s:s}", "uri", "fd:" FD_NAME), -EBADF);
@@ -425,6 +462,13 @@ int vm_set_downtime_limit(ferry_vm *vm, uint64_t msec, vm_done done, void *userd
                 return -EINVAL;
         return simple(vm, "migrate-set-parameters", true,
                       json_pack("{s:I}", "downtime-limit", (json_int_t)msec), done, userdata);
+}
+
+int vm_set_auto_converge(ferry_vm *vm, unsigned percentage, vm_done done, void *userdata) {
+        if (percentage < 1 || percentage > 99)
+                return -EINVAL;
+        return simple(vm, "migrate-set-parameters", true, auto_converge_parameters(percentage),
+                      done, userdata);
 }
 
 int vm_set_max_bandwidth(ferry_vm *vm, uint64_t bytes_per_second, vm_done done, void *userdata) {

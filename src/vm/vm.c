@@ -106,6 +106,7 @@ ferry_vm *vm_close(ferry_vm *vm) {
         orphan = (vm->phase == VM_PHASE_STARTING || vm->phase == VM_PHASE_FAILING) && !vm->attached;
         vm->phase = VM_PHASE_CLOSED;
         silence(vm);
+        vm_throttle_end(vm);
         if (orphan)
                 end_process(vm);
         vm->qmp = qmp_client_close(vm->qmp); /* completes the operations that it carries */
@@ -214,6 +215,7 @@ static int on_process_exit(sd_event_source *source, int fd, uint32_t revents, vo
         describe_exit(vm, &reason);
         vm->pidfd = fd_close(vm->pidfd);
         silence(vm);
+        vm_throttle_end(vm);
         vm_remove_files(vm);
         /* Operations end before on_exit. Closing gives them -ECANCELED; by the phase vm-ops.c
          * knows that it was QEMU who went. */
@@ -632,6 +634,7 @@ int vm_attach(sd_event *event, const vm_options *options, const vm_handlers *han
         r = vm_new(event, options, handlers, on_ready, userdata, &vm, reterr);
         if (r < 0)
                 return r;
+        throttle_recover(vm->dir_fd);
         r = vm_record_read(vm->dir_fd, &record, reterr);
         if (r == -ENOENT)
                 r = ferry_error_set(reterr, FERRY_NOT_FOUND, -ESRCH, "%s has no QEMU",

@@ -203,11 +203,9 @@ int vm_query_facts(ferry_vm *vm, vm_facts_done done, void *userdata);
 
 typedef struct vm_migrate_options {
         bool pause_before_switchover;
-        bool auto_converge;            /* QEMU's throttle, the fallback of ours */
+        bool auto_converge;            /* see vm_set_auto_converge() */
         uint64_t downtime_limit_msec;  /* 0..2000000 */
         uint64_t max_bytes_per_second; /* 0 = as fast as it goes */
-        unsigned throttle_initial;     /* percent, with auto_converge; 0 = QEMU's default */
-        unsigned throttle_increment;
 } vm_migrate_options;
 
 /* Gives QEMU the connected socket and starts. `done`: QEMU has accepted; how it goes comes by
@@ -221,8 +219,23 @@ int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata);
  * already stopped runs again by itself: QEMU does that, with a RESUME event. */
 int vm_migrate_cancel(ferry_vm *vm, vm_done done, void *userdata);
 int vm_set_downtime_limit(ferry_vm *vm, uint64_t msec, vm_done done, void *userdata);
+/* QEMU's own throttle, where vm_throttle() cannot be had: it goes to `percentage` (1 to 99) the
+ * next time it finds that the guest dirties memory, within seconds. Before that it takes 1 %. */
+int vm_set_auto_converge(ferry_vm *vm, unsigned percentage, vm_done done, void *userdata);
 int vm_set_max_bandwidth(ferry_vm *vm, uint64_t bytes_per_second, vm_done done, void *userdata);
 int vm_query_migrate(ferry_vm *vm, vm_migration_info_done done, void *userdata);
+
+/* Slowing the guest's vCPUs down by the kernel's cpu controller (vm/throttle.h). First ask whether
+ * that can be done here (it is tried out): -EOPNOTSUPP with the reason. */
+int vm_throttle_check(ferry_vm *vm, ferry_error *reterr);
+/* Takes `percentage` (0 to 98) of their time from them. What QEMU or the kernel refuses later is
+ * logged, and the guest runs at full speed. */
+int vm_throttle(ferry_vm *vm, unsigned percentage);
+/* Full speed, at once. */
+void vm_throttle_lift(ferry_vm *vm);
+/* And nothing is left of it; vm_close() and QEMU's end do that too, vm_attach() for what a shim
+ * before us has left. */
+void vm_throttle_end(ferry_vm *vm);
 
 const char *vm_migration_status_to_string(vm_migration_status status);
 
