@@ -157,7 +157,7 @@ static void raise_throttle(policy *p, const policy_pass *ended, double rest, dou
 
 static void decide(policy *p, const policy_pass *ended, policy_orders *ret) {
         const policy_options *o = &p->options;
-        double shrink = ended->sent > 0 ? (double)ended->dirtied / (double)ended->sent : 0;
+        double shrink = ended->shrink;
         double rest = rest_ms(p, ended->remaining);
 
         if (p->pass > o->maximum_passes) {
@@ -227,6 +227,12 @@ static bool end_pass(policy *p, const policy_sample *s, policy_pass *ret) {
                 .throttle = p->throttle,
                 .limit_ms = p->limit_ms,
         };
+        /* What is dirty again before it was sent is not dirtied: only the rest tells. But most of
+         * what pass 1 had to send may have been zero. */
+        if (p->pass > 1 && begin_dirty > 0)
+                ret->shrink = (double)remaining / (double)begin_dirty;
+        else
+                ret->shrink = ret->sent > 0 ? (double)dirtied / (double)ret->sent : 0;
         take_bandwidth(p, ret->sent, usec);
         ret->bandwidth = (uint64_t)p->bandwidth;
         ret->expected_blackout_ms = policy_expect_ms(p, remaining);

@@ -67,6 +67,7 @@ typedef struct policy_pass {
         uint64_t sent;                 /* on the wire, in this pass */
         uint64_t dirtied;              /* by the guest, meanwhile */
         uint64_t remaining;            /* at its end */
+        double shrink;                 /* that, by what it had to send */
         uint64_t dirty_rate;           /* bytes per second */
         uint64_t bandwidth;            /* the same, smoothed over the passes */
         uint32_t throttle;             /* percent, in force during the pass */

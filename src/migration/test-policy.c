@@ -63,6 +63,7 @@ static const story stories[] = {
         { GUEST("over-the-threshold", 64, 3000, 117),
           OPTIONS(.skip_throttling = true, .cancel_over_threshold = true, .threshold_ms = 100,
                   .maximum_passes = 5) },
+        { GUEST("futile", 4, 9000, 20), OPTIONS() },
         { GUEST("few-passes", 64, 3000, 117), OPTIONS(.maximum_passes = 4) },
 };
 
