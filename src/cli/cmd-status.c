@@ -45,6 +45,8 @@ static void print_session(const char *root, const char *name,
                        "undecided", root, name);
         if (session->reason[0] != '\0')
                 printf("  %-14s %s\n", "reason", session->reason);
+        if (session->notice[0] != '\0')
+                printf("  %-14s %s\n", "notice", session->notice);
         if (session->report)
                 print_report(session->report);
 }

@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -430,6 +432,15 @@ int mig_link_dup(const mig_link *l, int *ret_fd) {
                 return -errno;
         *ret_fd = fd;
         return 0;
+}
+
+uint64_t mig_link_round_trip_usec(const mig_link *l) {
+        struct tcp_info info = { 0 };
+        socklen_t n = sizeof(info);
+
+        if (getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
+                return 0;
+        return info.tcpi_rtt;
 }
 
 void mig_link_shutdown(mig_link *l) {

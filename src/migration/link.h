@@ -51,6 +51,9 @@ void mig_link_listen(mig_link *l);
 int mig_link_send(mig_link *l, const mig_message *message);
 
 /* A duplicate for QEMU. */
+/* As the kernel has it; 0: not known, or no TCP. */
+uint64_t mig_link_round_trip_usec(const mig_link *l);
+
 int mig_link_dup(const mig_link *l, int *ret_fd);
 
 /* Ends the connection for everybody who holds it, QEMU included. */

@@ -104,14 +104,10 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
 }
 
 static int check_built(const InitializeOptions *m, ferry_error *reterr) {
-        const MemoryTransferThrottleParams *p = m->memory_transfer_throttle_params;
-
         if (m->compression_settings)
                 return not_built(reterr, "compression_settings");
         if (m->checksum_verification)
                 return not_built(reterr, "checksum_verification");
-        if (m->cancel_if_blackout_threshold_exceeds)
-                return not_built(reterr, "cancel_if_blackout_threshold_exceeds");
         if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
                 return not_built(reterr, "postcopy");
         if (m->verify_memory)
@@ -120,12 +116,22 @@ static int check_built(const InitializeOptions *m, ferry_error *reterr) {
                 return not_built(reterr, "channels over 1");
         if (m->encryption != ENCRYPTION__ENCRYPTION_NONE)
                 return not_built(reterr, "encryption");
-        if (p &&
-            (p->optional_throttling_scale_case || p->optional_minimum_throttle_percentage_case ||
-             p->optional_starting_pass_case) &&
-            !p->skip_throttling)
-                return not_built(reterr, "memory_transfer_throttle_params' vCPU throttle");
         return 0;
+}
+
+/* What is absent is 0 in the message too; where 0 is not the default it is asked for. */
+static void take_throttle(const MemoryTransferThrottleParams *p, migration_options *options) {
+        options->skip_throttling = p->skip_throttling;
+        if (p->optional_target_passes_case)
+                options->target_passes = p->target_number_of_brownout_transfer_passes;
+        if (p->optional_maximum_passes_case)
+                options->maximum_passes = p->maximum_number_of_brownout_transfer_passes;
+        if (p->optional_target_blackout_case)
+                options->blackout_target_ms = p->target_blackout_transfer_time;
+        options->throttle_from_pass = p->starting_brownout_pass_number_for_throttling;
+        options->first_throttle = p->minimum_throttle_percentage;
+        options->throttle_step = p->throttling_scale;
+        options->threshold_ms = p->blackout_time_threshold_for_cancelling_migration;
 }
 
 int migration_options_parse(const InitializeOptions *m, migration_options *ret,
@@ -148,18 +154,12 @@ int migration_options_parse(const InitializeOptions *m, migration_options *ret,
         options.handover = m->handover;
         options.slow_move = m->prepare_memory_transfer_mode;
         options.trace = m->perf_tracing_enabled;
+        options.cancel_over_threshold = m->cancel_if_blackout_threshold_exceeds;
         if (m->optional_max_bandwidth_case)
                 options.max_bandwidth = m->max_bandwidth;
         p = m->memory_transfer_throttle_params;
-        if (p) {
-                options.skip_throttling = p->skip_throttling;
-                if (p->optional_target_passes_case)
-                        options.target_passes = p->target_number_of_brownout_transfer_passes;
-                if (p->optional_maximum_passes_case)
-                        options.maximum_passes = p->maximum_number_of_brownout_transfer_passes;
-                if (p->optional_target_blackout_case)
-                        options.blackout_target_ms = p->target_blackout_transfer_time;
-        }
+        if (p)
+                take_throttle(p, &options);
         *ret = options;
         return 0;
 }

@@ -17,8 +17,13 @@ typedef struct migration_options {
         uint32_t maximum_passes;
         uint32_t blackout_target_ms;
         uint64_t max_bandwidth; /* bytes per second, 0: no cap */
-        bool slow_move;         /* prepare_memory_transfer_mode */
-        bool trace;             /* perf_tracing_enabled */
+        /* Throttle; 0: the policy chooses. */
+        uint32_t throttle_from_pass, first_throttle;
+        double throttle_step;
+        bool cancel_over_threshold;
+        uint32_t threshold_ms; /* with that; 0: the blackout target */
+        bool slow_move;        /* prepare_memory_transfer_mode */
+        bool trace;            /* perf_tracing_enabled */
 } migration_options;
 
 /* prepare_memory_transfer_mode multiplies the setup, wait and finalize limits by this. */

@@ -281,7 +281,6 @@ int session_copy_options(const InitializeOptions *from, InitializeOptions **ret)
 void session_begin(session *s, const char *id, bool is_source, const migration_options *options) {
         strcpy(s->id, id);
         s->options = *options;
-        session_policy_init(s);
         session_trace_begin(s, is_source);
 }
 

@@ -42,7 +42,8 @@ void session_publish_progress(session *s, const vm_migration_info *info) {
         progress.pass = s->policy.pass;
         progress.dirty_bytes_per_second = known(info->dirty_bytes_per_second);
         progress.bytes_per_second = rate;
-        progress.throttle_percentage = to_u32(known(info->throttle_percentage));
+        progress.throttle_percentage =
+                s->auto_converge ? to_u32(known(info->throttle_percentage)) : s->policy.throttle;
         progress.downtime_limit_ms = s->policy.limit_ms;
         progress.expected_blackout_ms = policy_expect_ms(&s->policy, remaining);
         s->report.bytes = progress.bytes_sent;
@@ -117,12 +118,10 @@ static void on_copy_started(ferry_vm *v, int r, const ferry_error *error, void *
 }
 
 void session_start_copy(session *s) {
-        vm_migrate_options options = {
-                .downtime_limit_msec = s->policy.limit_ms,
-                .max_bytes_per_second = s->options.max_bandwidth,
-        };
+        vm_migrate_options options;
         int fd = -EBADF, r;
 
+        session_begin_policy(s, &options);
         r = mig_link_dup(s->link, &fd);
         if (r == 0)
                 r = vm_migrate_out(sandbox_vm(s->sb), fd, &options, on_copy_started, s);
@@ -168,6 +167,7 @@ void session_vm_stopped(session *s, uint64_t usec) {
         if (s->state != MIG_S_COPYING || s->stopped_usec)
                 return;
         s->stopped_usec = usec;
+        vm_throttle_lift(sandbox_vm(s->sb));
         s->stopped_wall_usec = wall_usec() - (now_usec() - usec);
         s->report.copy_usec = usec - s->began_usec;
         s->report.passes = s->policy.pass > 1 ? s->policy.pass - 1 : 1;
@@ -181,6 +181,11 @@ void session_vm_resumed(session *s, uint64_t usec) {
         session_trace_resumed(s, usec);
         if (s->state == MIG_D_OWNER && s->resumed_usec == 0)
                 s->resumed_usec = usec;
+        if (session_is_rolling_back(s) && s->stopped_usec && s->report.blackout_usec == 0) {
+                s->report.blackout_usec = usec - s->stopped_usec;
+                log_info("session %s: the guest stood for %llu us and runs on here", s->id,
+                         (unsigned long long)s->report.blackout_usec);
+        }
 }
 
 void session_vm_reset(session *s) {
@@ -221,9 +226,16 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
         case VM_MIGRATION_ACTIVE:
                 if (s->state == MIG_S_COPYING && !s->setup_told) {
                         s->setup_told = true;
-                        session_publish_phase(s, PHASE__PHASE_SETUP_DONE,
-                                              PHASE_STATE__PHASE_STATE_SUCCESS);
+                        session_publish(s, &(notification_entry){
+                                                   .phase = PHASE__PHASE_SETUP_DONE,
+                                                   .state = PHASE_STATE__PHASE_STATE_SUCCESS,
+                                                   .reason = s->notice,
+                                           });
                 }
+                break;
+        case VM_MIGRATION_PRE_SWITCHOVER:
+                if (s->state == MIG_S_COPYING)
+                        session_at_switchover(s);
                 break;
         case VM_MIGRATION_COMPLETED:
                 s->completed_usec = usec;
@@ -255,7 +267,6 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
         case VM_MIGRATION_POSTCOPY_RECOVER_SETUP:
         case VM_MIGRATION_POSTCOPY_RECOVER:
         case VM_MIGRATION_COLO:
-        case VM_MIGRATION_PRE_SWITCHOVER:
         case VM_MIGRATION_DEVICE:
         case VM_MIGRATION_WAIT_UNPLUG:
         case VM_MIGRATION_UNKNOWN:

@@ -61,6 +61,9 @@ struct session {
         notifications *notifications;
         policy policy;
         uint64_t look_usec; /* of QEMU's last look for dirty pages */
+        bool auto_converge; /* QEMU's throttle, for want of ours */
+        char *notice;       /* what is not as it was asked for */
+        sd_event_source *blackout_timer;
         waiter waiters[WAITERS_MAX];
         size_t n_waiters;
 
@@ -157,8 +160,10 @@ void session_start_export(session *s);
 void session_start_qemu(session *s);
 
 /* session-switchover.c */
-void session_policy_init(session *s);
+void session_begin_policy(session *s, vm_migrate_options *ret);
 void session_ask_policy(session *s, uint64_t pass, uint64_t usec);
+void session_at_switchover(session *s);
+void session_end_switchover(session *s);
 
 /* session-copy.c */
 void session_ignore_done(ferry_vm *v, int r, const ferry_error *error, void *userdata);

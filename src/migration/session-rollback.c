@@ -144,6 +144,8 @@ void session_roll_back(session *s) {
         int r;
 
         session_stop_timer(s);
+        if (v)
+                vm_throttle_lift(v);
         s->n_cont_tries = 0;
         if (s->link_is_ours && v) /* one that cannot run it does not refuse */
                 session_say_refused(s);

@@ -90,6 +90,7 @@ static void greet(session *s) {
 static void session_clear(session *s) {
         session_stop_timer(s);
         s->progress_timer = sd_event_source_disable_unref(s->progress_timer);
+        session_end_switchover(s);
         s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
         session_trace_end(s);
         session_close_link(s);
@@ -107,6 +108,8 @@ static void session_clear(session *s) {
         free(s->reason);
         s->reason = NULL;
         s->code = 0;
+        free(s->notice);
+        s->notice = NULL;
         s->id[0] = '\0';
         s->had_socket = false;
         s->guest_initiated = s->refused = s->query_under_way = false;
@@ -116,6 +119,7 @@ static void session_clear(session *s) {
         s->stopped_wall_usec = 0;
         s->rate = s->rate_sent = s->rate_usec = 0;
         s->look_usec = 0;
+        s->auto_converge = false;
         s->report = (session_report){ .total_usec = 0 };
         migration_options_init(&s->options);
 }
@@ -351,6 +355,8 @@ static void step(session *s, mig_event event) {
                  mig_action_name(cell->action));
         if (s->state != was)
                 announce_state(s, was, event);
+        if (s->state != MIG_S_COPYING && s->state != MIG_S_OFFERED && s->state != MIG_S_READY)
+                session_end_switchover(s);
         close_settled_link(s);
         if (s->state != was)
                 session_trace_settled(s);
@@ -398,6 +404,7 @@ void session_get_status(const session *s, session_status *ret) {
                 .state = s->state,
                 .session_id = s->id,
                 .reason = s->reason,
+                .notice = s->notice,
                 .owner = info->owner,
                 .undecided = info->owner == MIG_OWNER_UNKNOWN || (handed && !s->link),
                 .report = &s->report,

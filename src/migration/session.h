@@ -35,6 +35,7 @@ typedef struct session_status {
         mig_state state;
         const char *session_id; /* "" without a session */
         const char *reason;     /* why it failed; NULL */
+        const char *notice;     /* what is not as it was asked for; NULL */
         bool undecided;
         mig_owner owner;
         const session_report *report;

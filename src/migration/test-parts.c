@@ -169,6 +169,43 @@ static void test_options_of_both_sides_agree(void **state) {
         assert_non_null(strstr(ferry_error_message(&error), "handover"));
 }
 
+static void test_options_of_the_throttle(void **state) {
+        InitializeOptions m = INITIALIZE_OPTIONS__INIT;
+        MemoryTransferThrottleParams p = MEMORY_TRANSFER_THROTTLE_PARAMS__INIT;
+        migration_options o;
+
+        m.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
+        m.memory_transfer_throttle_params = &p;
+        m.cancel_if_blackout_threshold_exceeds = true;
+        assert_int_equal(migration_options_parse(&m, &o, NULL), 0);
+        assert_true(o.cancel_over_threshold && !o.skip_throttling);
+        assert_int_equal(o.threshold_ms, 0);
+        assert_int_equal(o.throttle_from_pass, 0);
+
+        p.optional_throttling_scale_case =
+                MEMORY_TRANSFER_THROTTLE_PARAMS__OPTIONAL_THROTTLING_SCALE_THROTTLING_SCALE;
+        expect_bad(&m, -EINVAL, "throttling_scale");
+        p.throttling_scale = 12.5;
+        p.optional_minimum_throttle_percentage_case =
+                MEMORY_TRANSFER_THROTTLE_PARAMS__OPTIONAL_MINIMUM_THROTTLE_PERCENTAGE_MINIMUM_THROTTLE_PERCENTAGE;
+        p.minimum_throttle_percentage = 100;
+        expect_bad(&m, -EINVAL, "minimum_throttle_percentage");
+        p.minimum_throttle_percentage = 10;
+        p.optional_starting_pass_case =
+                MEMORY_TRANSFER_THROTTLE_PARAMS__OPTIONAL_STARTING_PASS_STARTING_BROWNOUT_PASS_NUMBER_FOR_THROTTLING;
+        expect_bad(&m, -EINVAL, "starting_brownout_pass_number_for_throttling");
+        p.starting_brownout_pass_number_for_throttling = 4;
+        p.optional_blackout_threshold_case =
+                MEMORY_TRANSFER_THROTTLE_PARAMS__OPTIONAL_BLACKOUT_THRESHOLD_BLACKOUT_TIME_THRESHOLD_FOR_CANCELLING_MIGRATION;
+        expect_bad(&m, -EINVAL, "blackout_time_threshold_for_cancelling_migration");
+        p.blackout_time_threshold_for_cancelling_migration = 250;
+        assert_int_equal(migration_options_parse(&m, &o, NULL), 0);
+        assert_true(o.throttle_step > 12.4 && o.throttle_step < 12.6);
+        assert_int_equal(o.first_throttle, 10);
+        assert_int_equal(o.throttle_from_pass, 4);
+        assert_int_equal(o.threshold_ms, 250);
+}
+
 /* ---- protocol_info ---- */
 
 static void test_protocol_info(void **state) {
@@ -409,6 +446,7 @@ int main(void) {
                 cmocka_unit_test(test_dead_readers_go),
                 cmocka_unit_test(test_options_have_defaults),
                 cmocka_unit_test(test_options_out_of_range_are_named),
+                cmocka_unit_test(test_options_of_the_throttle),
                 cmocka_unit_test(test_options_of_both_sides_agree),
                 cmocka_unit_test(test_protocol_info),
                 cmocka_unit_test(test_only_connected_stream_sockets),

@@ -247,7 +247,8 @@ static int send_event(follower *f, const notification_entry *e, uint64_t start_u
         set_timestamp(&update, e->update_usec);
         response.message_id = e->message_id;
         response.event = event;
-        response.error = e->reason ? e->reason : (char *)protobuf_c_empty_string;
+        if (e->reason && e->code != 0) /* else a notice */
+                response.error = e->reason;
         if (start_usec > 0)
                 response.start_time = &start;
         response.update_time = &update;

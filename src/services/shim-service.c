@@ -88,6 +88,7 @@ static void fill_session(status_parts *p) {
         p->session.state = (char *)info->wire;
         p->session.detail = (char *)info->name;
         p->session.reason = (char *)(p->status.reason ? p->status.reason : "");
+        p->session.notice = (char *)(p->status.notice ? p->status.notice : "");
         p->session.undecided = p->status.undecided;
         p->session.handover_record =
                 (ProtobufCBinaryData){ strlen(p->status.record), (uint8_t *)p->status.record };
