@@ -7,7 +7,11 @@
 
 /* ---- rollback, at the source ---- */
 
-static void rollback_failed(session *s, const char *what, const ferry_error *error) {
+static void rollback_failed(session *s, const char *what, int r, const ferry_error *error) {
+        if (r == -ENOTCONN) { /* QEMU's end, if it is that, says so in a moment */
+                session_start_timer(s, CANCEL_WAIT_USEC, MIG_EV_ROLLBACK_FAILED);
+                return;
+        }
         if (s->code == FERRY_CANCELLED) { /* that is what was asked for, not what went wrong */
                 free(s->reason);
                 s->reason = NULL;
@@ -34,7 +38,7 @@ static int on_rollback_retry(sd_event_source *source, uint64_t usec, void *userd
         r = vm_cont(sandbox_vm(s->sb), on_rolled_back, s);
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "cont");
-                rollback_failed(s, "resume the guest", &own);
+                rollback_failed(s, "resume the guest", r, &own);
         }
         return 0;
 }
@@ -53,7 +57,7 @@ static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *u
                 return;
         }
         if (r < 0) {
-                rollback_failed(s, "resume the guest", error);
+                rollback_failed(s, "resume the guest", r, error);
                 return;
         }
         (void)vm_announce_self(v, ANNOUNCE_ROUNDS, session_ignore_done, s);
@@ -68,7 +72,7 @@ static void on_rollback_status(ferry_vm *v, int r, const ferry_error *error,
         if (r == -ECANCELED || !session_is_rolling_back(s))
                 return;
         if (r < 0) {
-                rollback_failed(s, "ask QEMU for its status", error);
+                rollback_failed(s, "ask QEMU for its status", r, error);
                 return;
         }
         if (status->running) {
@@ -81,7 +85,7 @@ static void on_rollback_status(ferry_vm *v, int r, const ferry_error *error,
                 r = vm_cont(v, on_rolled_back, s);
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "journal or cont");
-                rollback_failed(s, "resume the guest", &own);
+                rollback_failed(s, "resume the guest", r, &own);
         }
 }
 
@@ -91,7 +95,7 @@ static void query_rollback_status(session *s) {
 
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "query-status");
-                rollback_failed(s, "ask QEMU for its status", &own);
+                rollback_failed(s, "ask QEMU for its status", r, &own);
         }
 }
 
@@ -109,7 +113,7 @@ static void on_rollback_migration(ferry_vm *v, int r, const ferry_error *error,
         if (r == -ECANCELED || !session_is_rolling_back(s))
                 return;
         if (r < 0) {
-                rollback_failed(s, "ask QEMU for the migration", error);
+                rollback_failed(s, "ask QEMU for the migration", r, error);
                 return;
         }
         switch (info->status) {
@@ -156,6 +160,6 @@ void session_roll_back(session *s) {
         r = vm_query_migrate(v, on_rollback_migration, s);
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "query-migrate");
-                rollback_failed(s, "ask QEMU for the migration", &own);
+                rollback_failed(s, "ask QEMU for the migration", r, &own);
         }
 }

@@ -15,11 +15,15 @@
 
 #include "base/clock.h"
 #include "google/protobuf/any.pb-c.h"
+#include "google/protobuf/duration.pb-c.h"
 #include "socket.pb-c.h"
 
 #define DEADLINE_USEC  (60 * USEC_PER_SEC)
 #define STATE_TYPE     "type.googleapis.com/ferry.state.v1.SandboxState"
 #define UNKNOWN_ACTION 77
+
+static world the_world;
+static bool is_clean;
 
 /* ---- the hosts ---- */
 
@@ -33,7 +37,7 @@ static void connect_second(world *w) {
         }
 }
 
-void world_start(world *w) {
+static void world_start(world *w) {
         *w = (world){ .n_held = 0 };
         pair_start(&w->p, 100, 256);
         w->source = &w->p.a;
@@ -41,10 +45,10 @@ void world_start(world *w) {
         connect_second(w);
 }
 
-void world_end(world *w) {
+static void world_end(world *w) {
         world_let_go_all(w);
         for (int i = 0; i < 2; i++)
-                ttrpc_client_free(w->second[i]);
+                w->second[i] = ttrpc_client_free(w->second[i]);
         free(w->exported.data);
         pair_end(&w->p);
 }
@@ -172,8 +176,11 @@ static packed pack_call(world *w, const host *h, matrix_call call, char *session
                 return pack_socket(h, session);
         case CALL_TRANSFER: {
                 TransferSandboxRequest q = TRANSFER_SANDBOX_REQUEST__INIT;
+                Google__Protobuf__Duration timeout = GOOGLE__PROTOBUF__DURATION__INIT;
 
+                timeout.nanos = (int32_t)w->transfer_timeout_ms * 1000000;
                 q.session_id = session;
+                q.timeout = &timeout;
                 return pack("TransferSandbox", &q);
         }
         case CALL_FINALIZE_UNSPECIFIED:
@@ -347,7 +354,7 @@ void world_reset(world *w) {
         bool a_runs;
 
         world_let_go_all(w);
-        if (w->lead.sent && !w->lead.done)
+        if (w->lead.sent && !w->lead.done && !w->spoiled)
                 world_collect(w->lead_host->client, &w->lead);
         w->lead = (answer){ .sent = false };
         w->p.options.optional_max_bandwidth_case =
@@ -369,4 +376,35 @@ void world_reset(world *w) {
         assert_true(a_runs != host_runs(&w->p.b));
         w->source = a_runs ? &w->p.a : &w->p.b;
         w->destination = a_runs ? &w->p.b : &w->p.a;
+}
+
+/* ---- for cmocka ---- */
+
+world *world_get(void) {
+        return &the_world;
+}
+
+int world_group_start(void **state) {
+        world_start(&the_world);
+        is_clean = true;
+        return 0;
+}
+
+int world_group_end(void **state) {
+        world_end(&the_world);
+        return 0;
+}
+
+int world_setup(void **state) {
+        if (!is_clean) {
+                the_world.spoiled = true;
+                world_reset(&the_world);
+        }
+        is_clean = false;
+        return 0;
+}
+
+void world_finish(world *w) {
+        world_reset(w);
+        is_clean = true;
 }

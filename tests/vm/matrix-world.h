@@ -22,13 +22,19 @@ typedef struct world {
         bool had_socket; /* the hosts were given theirs */
         pid_t held[4];
         size_t n_held;
-        answer lead; /* of the call whose work is what the state is */
+        unsigned transfer_timeout_ms; /* of the next TransferSandbox; 0: the default */
+        answer lead;                  /* of the call whose work is what the state is */
         host *lead_host;
         bool spoiled; /* the guest is dead, or its fate is not to be settled: start anew */
 } world;
 
-void world_start(world *w);
-void world_end(world *w);
+/* For cmocka: one world for all tests of a program; a test that fails costs it. */
+world *world_get(void);
+int world_group_start(void **state);
+int world_group_end(void **state);
+int world_setup(void **state);
+/* The end of a test that passed. */
+void world_finish(world *w);
 /* Both hosts without a session and the guest running at one; anew where that cannot be. */
 void world_reset(world *w);
 

@@ -26,8 +26,6 @@
 #define PROBES_MAX    (N_CALLS * 6)
 #define PLACES_MAX    64
 
-static world the_world;
-static bool is_clean; /* the last test left the world as it should be */
 static bool tried[PLACES_MAX][N_CALLS];
 
 static int code_of(const char *cell, bool had_socket) {
@@ -224,22 +222,11 @@ static void try_move(world *w, const place *at, const matrix_row *row, matrix_ca
 
 /* ---- one test a state ---- */
 
-static int setup(void **state) {
-        world *w = &the_world;
-
-        if (!is_clean) {
-                w->spoiled = true;
-                world_reset(w);
-        }
-        is_clean = false;
-        return 0;
-}
-
 static void test_state(void **state) {
         const place *at = *state;
         const matrix_row *row = matrix_find(at->state);
         size_t n, index = (size_t)(at - matrix_places(&n));
-        world *w = &the_world;
+        world *w = world_get();
 
         try_what_changes_nothing(w, at, row, tried[index]);
         for (int c = 0; c < N_CALLS; c++)
@@ -247,7 +234,7 @@ static void test_state(void **state) {
                         try_move(w, at, row, (matrix_call)c);
                         tried[index][c] = true;
                 }
-        is_clean = true;
+        world_finish(w);
 }
 
 static void test_no_cell_was_left_out(void **state) {
@@ -267,18 +254,6 @@ static void test_no_cell_was_left_out(void **state) {
                                 fail_msg("%s: %s was not tried", rows[i].state,
                                          matrix_call_name((matrix_call)c));
         }
-        is_clean = true;
-}
-
-static int start(void **state) {
-        world_start(&the_world);
-        is_clean = true;
-        return 0;
-}
-
-static int end(void **state) {
-        world_end(&the_world);
-        return 0;
 }
 
 /* One argument: a pattern, to try only the states that it names. */
@@ -291,7 +266,7 @@ int main(int argc, char **argv) {
                 tests[n++] = (struct CMUnitTest){
                         .name = places[i].state,
                         .test_func = test_state,
-                        .setup_func = setup,
+                        .setup_func = world_setup,
                         .initial_state = (void *)&places[i],
                 };
         tests[n++] = (struct CMUnitTest){
@@ -300,5 +275,5 @@ int main(int argc, char **argv) {
         };
         if (argc > 1)
                 cmocka_set_test_filter(argv[1]);
-        return _cmocka_run_group_tests("matrix", tests, n, start, end);
+        return _cmocka_run_group_tests("matrix", tests, n, world_group_start, world_group_end);
 }
