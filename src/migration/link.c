@@ -167,6 +167,12 @@ static const char *check_hello(const mig_link *l, const Ferry__Handover__V1__Hel
                 return "the other shim is in another session";
         if (hello->nonce.len != NONCE_SIZE)
                 return "malformed hello";
+        if (hello->settled_before != l->identity.settled_before)
+                return hello->settled_before
+                               ? "the other shim is past the transfer, this one has not begun it"
+                               : "this shim is past the transfer, the other one has not begun it";
+        if (hello->settled_before)
+                return NULL;
         if (hello->state_digest.len != DIGEST_SIZE ||
             memcmp(hello->state_digest.data, l->identity.state_digest, DIGEST_SIZE) != 0)
                 return "the other shim has another exported state";
@@ -397,6 +403,7 @@ int mig_link_greet(mig_link *l, const mig_link_identity *identity) {
         hello.session_id = (char *)l->identity.session_id;
         hello.state_digest = (ProtobufCBinaryData){ DIGEST_SIZE, l->identity.state_digest };
         hello.nonce = (ProtobufCBinaryData){ sizeof(nonce), nonce };
+        hello.settled_before = l->identity.settled_before;
         hello.options =
                 (ProtobufCBinaryData){ l->identity.n_options, (uint8_t *)l->identity.options };
         message.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_HELLO;

@@ -26,6 +26,8 @@ typedef struct mig_link_identity {
         uint8_t state_digest[DIGEST_SIZE];
         const uint8_t *options; /* serialized; both sides must have the same */
         size_t n_options;
+        /* The memory went over an earlier connection; digest and options may be forgotten. */
+        bool settled_before;
 } mig_link_identity;
 
 typedef struct mig_link_handlers {

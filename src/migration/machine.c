@@ -32,6 +32,12 @@
 #define DISCARDED_COPY IN_SESSION, RPC(CLEANUP) = TO(IDLE, FORGET)
 #define DISCARD_ON_CALL                                                                            \
         RPC(CANCEL) = START(D_CANCELLING, DISCARD), RPC(CLEANUP) = START(D_CANCELLING, DISCARD)
+/* After a break: the caller may bring a new socket; it also counts as one while the old is open. */
+#define REJOIN(self) RPC(SOCKET) = STAY(self, REJOIN)
+#define ANSWERS(self, word)                                                                        \
+        REJOIN(self), EV(REJOINED) = STAY(self, word), EV(WANT) = STAY(self, word)
+#define DECLINED_COPY(self)                                                                        \
+        REJOIN(self), EV(REJOINED) = STAY(self, SAY_DECLINED), EV(GO) = STAY(self, SAY_DECLINED)
 #define ROLLING_BACK                                                                               \
         IN_SESSION, EV(ROLLBACK_FAILED) = TO(S_FAILED, FAIL), EV(QEMU_GONE) = TO(S_FAILED, FAIL)
 
@@ -105,9 +111,12 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(STOP_FORCE) = IS(WAIT),
                 RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
                 RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
+                RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
                 EV(READY) = TO(S_READY, MARK_READY),
                 EV(WANT) = STAY(S_OFFERED, SAY_REFUSED),
                 EV(DECLINED) = TO(S_RECOVERING, ROLL_BACK),
+                EV(RUNNING) = TO(S_DONE, RELEASE), /* it has the source's own word for it */
+                EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
                 EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),
                 EV(LINK_LOST) = TO(S_RECOVERING, ROLL_BACK),
                 EV(WAIT_TIMEOUT) = TO(S_RECOVERING, ROLL_BACK),
@@ -125,6 +134,8 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(DUE) = TO(S_HANDED, HAND_OVER),
                 EV(WANT) = TO(S_HANDED, HAND_OVER),
                 EV(DECLINED) = TO(S_RECOVERING, ROLL_BACK),
+                EV(RUNNING) = TO(S_DONE, RELEASE), /* it has the source's own word for it */
+                EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
                 EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),
                 EV(LINK_LOST) = TO(S_RECOVERING, ROLL_BACK),
                 EV(WAIT_TIMEOUT) = TO(S_RECOVERING, ROLL_BACK),
@@ -133,18 +144,22 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_S_SPENT] = {
                 IN_SESSION,
                 EV(READY) = STAY(S_SPENT, MARK_READY),
-                RPC(SOCKET) = IS(ALREADY),
+                REJOIN(S_SPENT),
+                EV(REJOINED) = STAY(S_SPENT, SAY_OFFER),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = START(S_HANDED, HAND_OVER),
                 RPC(STOP_FORCE) = START(S_HANDED, HAND_OVER),
                 EV(DUE) = TO(S_HANDED, HAND_OVER),
                 EV(WANT) = TO(S_HANDED, HAND_OVER),
+                EV(RUNNING) = TO(S_DONE, RELEASE),
+                EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
                 EV(DECLINED) = TO(S_FAILED, FAIL), /* both copies are gone */
                 EV(RECORD_DECLINED) = TO(S_FAILED, FAIL),
         },
         [MIG_S_HANDED] = {
                 IN_SESSION,
-                RPC(SOCKET) = IS(ALREADY),
+                REJOIN(S_HANDED),
+                EV(REJOINED) = STAY(S_HANDED, SAY_GO),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = IS(WAIT),
                 RPC(STOP_FORCE) = IS(WAIT),
@@ -153,6 +168,8 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
                 EV(DECLINED) = TO(S_RECOVERING, TAKE_BACK),
                 EV(RECORD_DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(LOST) = STAY(S_HANDED, NONE), /* it may have run there: only `force` goes on */
+                EV(FENCED) = TO(S_RECOVERING, TAKE_BACK),
                 /* GO was not sent: it waits for the line */
                 EV(JOURNAL_FAILED) = TO(S_RECOVERING, TAKE_BACK),
         },
@@ -207,6 +224,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_S_CANCELLED] = {
                 SETTLED_SOURCE,
+                ANSWERS(S_CANCELLED, SAY_REFUSED),
                 RPC(STOP) = IS(STILL_OWNER),
                 RPC(STOP_FORCE) = START(S_KILLING, KILL),
                 RPC(RESUME) = START(S_RESUMING, ROLL_BACK),
@@ -215,6 +233,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_S_FAILED] = {
                 /* the rollback itself may be what failed: every way out tries it again */
                 IN_SESSION,
+                ANSWERS(S_FAILED, SAY_REFUSED),
                 EV(RETRY) = TO(S_RECOVERING, ROLL_BACK),
                 RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),
                 RPC(STOP) = IS(STILL_OWNER),
@@ -224,6 +243,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_S_RESUMED] = {
                 SETTLED_SOURCE,
+                ANSWERS(S_RESUMED, SAY_REFUSED),
                 RPC(RESUME) = IS(NOP),
                 RPC(STOP) = IS(STILL_OWNER),
                 RPC(STOP_FORCE) = START(S_KILLING, KILL),
@@ -297,43 +317,48 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_D_LOADED] = {
                 IN_SESSION,
-                RPC(SOCKET) = IS(ALREADY),
+                RPC(SOCKET) = TO(D_UNDECIDED, REJOIN),
                 RPC(TRANSFER) = IS(NOP),
-                RPC(CANCEL) = START(D_CANCELLING, DISCARD),
+                DISCARD_ON_CALL,
+                RPC(STOP) = START(D_STOPPING, DISCARD),
+                RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
                 EV(OFFER) = TO(D_READY, SAY_READY),
                 EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(RECORD_HANDED) = TO(D_OWNER, TAKE_OVER),
                 EV(LINK_LOST) = TO(D_UNDECIDED, NONE),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
         },
         [MIG_D_READY] = {
                 IN_SESSION,
                 DISCARD_ON_CALL,
-                RPC(SOCKET) = IS(ALREADY),
+                RPC(SOCKET) = TO(D_UNDECIDED, REJOIN),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = START(D_STOPPING, DISCARD),
                 RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
                 RPC(RESUME) = START(D_WANTED, SAY_WANT),
                 EV(GO) = TO(D_OWNER, TAKE_OVER),
                 EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(RECORD_HANDED) = TO(D_OWNER, TAKE_OVER),
                 EV(LINK_LOST) = TO(D_UNDECIDED, NONE),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
         },
         [MIG_D_WANTED] = {
                 IN_SESSION,
                 DISCARD_ON_CALL,
-                RPC(SOCKET) = IS(ALREADY),
+                RPC(SOCKET) = TO(D_UNDECIDED, REJOIN),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = START(D_STOPPING, DISCARD),
                 RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
                 RPC(RESUME) = IS(WAIT),
                 EV(GO) = TO(D_OWNER, TAKE_OVER),
                 EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(RECORD_HANDED) = TO(D_OWNER, TAKE_OVER),
                 EV(LINK_LOST) = TO(D_UNDECIDED, NONE),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
         },
         [MIG_D_OWNER] = {
                 IN_SESSION,
-                RPC(SOCKET) = IS(ALREADY),
+                REJOIN(D_OWNER),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = IS(STILL_OWNER),
                 RPC(STOP_FORCE) = IS(WAIT),
@@ -346,7 +371,8 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_D_RUNNING] = {
                 IN_SESSION,
-                RPC(SOCKET) = IS(ALREADY),
+                REJOIN(D_RUNNING),
+                EV(REJOINED) = STAY(D_RUNNING, SAY_RUNNING),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = IS(STILL_OWNER),
                 RPC(STOP_FORCE) = START(D_KILLING, KILL),
@@ -356,6 +382,8 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_D_FINALIZED] = {
                 IN_SESSION,
+                REJOIN(D_FINALIZED),
+                EV(REJOINED) = STAY(D_FINALIZED, SAY_RUNNING),
                 RPC(STOP) = IS(STILL_OWNER),
                 RPC(STOP_FORCE) = START(D_KILLING, KILL),
                 RPC(RESUME) = IS(NOP),
@@ -365,11 +393,15 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_D_UNDECIDED] = {
                 IN_SESSION,
                 DISCARD_ON_CALL,
-                RPC(SOCKET) = IS(ALREADY),
+                REJOIN(D_UNDECIDED), /* and the source speaks first */
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = START(D_STOPPING, DISCARD),
                 RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
                 EV(RECORD_HANDED) = TO(D_OWNER, TAKE_OVER),
+                EV(OFFER) = TO(D_READY, SAY_READY),
+                EV(GO) = TO(D_OWNER, TAKE_OVER),
+                EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(FENCED) = TO(D_OWNER, TAKE_OVER),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
         },
         [MIG_D_CANCELLING] = {
@@ -398,24 +430,25 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(STOP) = IS(NOP),
                 RPC(STOP_FORCE) = IS(NOP),
                 RPC(CANCEL) = IS(NOP),
-                EV(GO) = STAY(D_CANCELLED, SAY_DECLINED),
+                DECLINED_COPY(D_CANCELLED),
         },
         [MIG_D_STOPPED] = {
                 DISCARDED_COPY,
                 RPC(STOP) = IS(NOP),
                 RPC(STOP_FORCE) = IS(NOP),
-                EV(GO) = STAY(D_STOPPED, SAY_DECLINED),
+                DECLINED_COPY(D_STOPPED),
         },
         [MIG_D_FAILED] = {
                 DISCARDED_COPY,
                 RPC(STOP) = TO(D_STOPPED, NONE),
                 RPC(STOP_FORCE) = TO(D_STOPPED, NONE),
                 RPC(CANCEL) = TO(D_CANCELLED, NONE),
-                EV(GO) = STAY(D_FAILED, SAY_DECLINED),
+                DECLINED_COPY(D_FAILED),
         },
         [MIG_D_LOST] = {
                 IN_SESSION,
-                RPC(SOCKET) = IS(ALREADY),
+                REJOIN(D_LOST),
+                EV(REJOINED) = STAY(D_LOST, SAY_LOST),
                 RPC(STOP_FORCE) = START(D_KILLING, KILL),
                 EV(GO) = STAY(D_LOST, SAY_LOST),
         },
@@ -536,6 +569,7 @@ const char *mig_event_name(mig_event event) {
                 EV(PREPARE_FAILED) = "prepare-failed",
                 EV(SOCKET_TIMEOUT) = "socket-timeout",
                 EV(GREETED) = "greeted",
+                EV(REJOINED) = "rejoined",
                 EV(COMPLETED) = "completed",
                 EV(LOADED) = "loaded",
                 EV(TRANSFER_FAILED) = "transfer-failed",
@@ -553,6 +587,7 @@ const char *mig_event_name(mig_event event) {
                 EV(RECORD_HANDED) = "record-handed",
                 EV(RECORD_RUNNING) = "record-running",
                 EV(RECORD_DECLINED) = "record-declined",
+                EV(FENCED) = "fenced",
                 EV(JOURNAL_FAILED) = "journal-failed",
                 EV(RAN_AGAIN) = "ran-again",
                 EV(RETRY) = "retry",
@@ -574,9 +609,11 @@ const char *mig_action_name(mig_action action) {
                 [MIG_ACT_WAIT_SOCKET] = "wait-socket",
                 [MIG_ACT_ADOPT] = "adopt",
                 [MIG_ACT_GREET] = "greet",
+                [MIG_ACT_REJOIN] = "rejoin",
                 [MIG_ACT_START_COPY] = "start-copy",
                 [MIG_ACT_START_LOAD] = "start-load",
                 [MIG_ACT_OFFER] = "offer",
+                [MIG_ACT_SAY_OFFER] = "say-offer",
                 [MIG_ACT_LISTEN] = "listen",
                 [MIG_ACT_SAY_READY] = "say-ready",
                 [MIG_ACT_MARK_READY] = "mark-ready",

@@ -84,6 +84,7 @@ typedef enum mig_event {
         MIG_EV_PREPARE_FAILED,
         MIG_EV_SOCKET_TIMEOUT,
         MIG_EV_GREETED,
+        MIG_EV_REJOINED,        /* hello on a new socket, after the transfer */
         MIG_EV_COMPLETED,       /* source QEMU: all is sent and loaded */
         MIG_EV_LOADED,          /* destination QEMU */
         MIG_EV_TRANSFER_FAILED, /* QEMU, the hello, the policy or the guest says so */
@@ -101,6 +102,7 @@ typedef enum mig_event {
         MIG_EV_RECORD_HANDED, /* the other side's journal, by way of the caller */
         MIG_EV_RECORD_RUNNING,
         MIG_EV_RECORD_DECLINED,
+        MIG_EV_FENCED,         /* the caller vouches that the other side is no more; audited */
         MIG_EV_JOURNAL_FAILED, /* the line that had to come first could not be written */
         MIG_EV_RAN_AGAIN,      /* rollback done: the guest runs at the source */
         MIG_EV_RETRY,          /* a rollback that failed, again */
@@ -119,10 +121,12 @@ typedef enum mig_action {
         MIG_ACT_WAIT_SOCKET, /* start the clock of the socket wait */
         MIG_ACT_ADOPT,       /* keep the socket */
         MIG_ACT_GREET,       /* hello on the socket */
+        MIG_ACT_REJOIN,      /* hello on a new one, with nothing left to transfer */
         MIG_ACT_START_COPY,
         MIG_ACT_START_LOAD,
         MIG_ACT_OFFER,
-        MIG_ACT_LISTEN, /* loaded: from here on the socket is ours to read */
+        MIG_ACT_SAY_OFFER, /* again */
+        MIG_ACT_LISTEN,    /* loaded: from here on the socket is ours to read */
         MIG_ACT_SAY_READY,
         MIG_ACT_MARK_READY, /* enter TransferCompleted at the source */
         MIG_ACT_SAY_WANT,

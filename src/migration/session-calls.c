@@ -375,13 +375,18 @@ void session_prepare(session *s, const char *id, const InitializeOptions *messag
         session_call(s, MIG_RPC_PREPARE, reply, userdata);
 }
 
-/* A session has one socket, also once it is closed. */
+/* A session has one socket until all is transferred; then each new one is taken for the old. */
 int session_check_socket(session *s, const char *id, ferry_error *reterr) {
         const mig_cell *cell = mig_lookup(s->state, MIG_RPC_SOCKET);
-        int r = session_check_id(s, id, reterr);
+        int r;
 
+        if (session_find_tombstone(s, id))
+                return 0;
+        r = session_check_id(s, id, reterr);
         if (r < 0)
                 return r;
+        if (cell->action == MIG_ACT_REJOIN)
+                return 0;
         if (s->link || (s->had_socket && cell->verdict == MIG_ILLEGAL))
                 return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
                                        "session %s has%s its socket", s->id, s->link ? "" : " had");
@@ -391,13 +396,16 @@ int session_check_socket(session *s, const char *id, ferry_error *reterr) {
 void session_socket(session *s, const char *id, int fd_consume, session_reply reply,
                     void *userdata) {
         _cleanup_(closep) int fd = fd_consume;
+        const journal_session *ended = session_find_tombstone(s, id);
         ferry_error error = FERRY_ERROR_INIT;
+        mig_link *link = NULL;
         int r;
 
         r = session_check_socket(s, id, &error);
         if (r == 0) {
-                r = mig_link_new(sandbox_event(s->sb), TAKE_FD(fd), &session_link_handlers, s,
-                                 &s->link);
+                r = ended ? session_answer_for(s, ended, TAKE_FD(fd))
+                          : mig_link_new(sandbox_event(s->sb), TAKE_FD(fd), &session_link_handlers,
+                                         s, &link);
                 if (r < 0)
                         ferry_error_set_errno(&error, r, "migration socket");
         }
@@ -405,6 +413,12 @@ void session_socket(session *s, const char *id, int fd_consume, session_reply re
                 session_reply_error(reply, userdata, r, &error);
                 return;
         }
+        if (ended) {
+                reply(0, NULL, userdata);
+                return;
+        }
+        session_close_link(s);
+        s->link = link;
         s->had_socket = true;
         session_call(s, MIG_RPC_SOCKET, reply, userdata);
 }
@@ -462,8 +476,57 @@ static int apply_record(session *s, FinalizeAction action, const uint8_t *record
         return 0;
 }
 
+static int check_grounds(const session *s, FinalizeAction action, const audit_grounds *grounds,
+                         ferry_error *reterr) {
+        const char *missing = NULL;
+
+        if (!audit_text_is_valid(grounds->fenced) || !audit_text_is_valid(grounds->reason))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "force_grounds: printable text without quotation marks, at "
+                                       "most %u bytes",
+                                       AUDIT_TEXT_MAX);
+        if (action != FINALIZE_ACTION__FINALIZE_ACTION_RESUME)
+                return 0;
+        if (*grounds->fenced == '\0')
+                missing = "fenced: the proof that the other host does not run the sandbox";
+        else if (*grounds->reason == '\0')
+                missing = "reason: a line for the audit log";
+        else if (!session_is_source(s) && !grounds->may_be_stale)
+                missing = "copy_may_be_stale: a source that rolled back has run on since";
+        if (missing)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "RESUME with force needs force_grounds.%s", missing);
+        return 0;
+}
+
+/* Where the other side is not needed, or can still be asked, force is no shortcut. */
+static int apply_force(session *s, FinalizeAction action, const audit_grounds *grounds,
+                       ferry_error *reterr) {
+        bool resume = action == FINALIZE_ACTION__FINALIZE_ACTION_RESUME;
+        const mig_cell *cell = mig_lookup(s->state, resume ? MIG_EV_FENCED : MIG_RPC_STOP_FORCE);
+        int r = check_grounds(s, action, grounds, reterr);
+
+        if (r < 0)
+                return r;
+        if (cell->verdict != MIG_OK && cell->verdict != MIG_START)
+                return 0; /* there is nothing to force: the call itself says why */
+        if (resume && s->link && !s->peer_lost)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "session %s: the other side is connected, and decides",
+                                       s->id);
+        r = audit_append(sandbox_dir_fd(s->sb), s->id,
+                         resume ? "FinalizeSandbox(RESUME)" : "FinalizeSandbox(STOP)",
+                         mig_state_get(s->state)->name, grounds);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "write " AUDIT_FILE);
+        if (resume)
+                session_post(s, MIG_EV_FENCED);
+        return 0;
+}
+
 void session_finalize(session *s, const char *id, FinalizeAction action, const uint8_t *record,
-                      size_t n_record, bool force, session_reply reply, void *userdata) {
+                      size_t n_record, bool force, const audit_grounds *grounds,
+                      session_reply reply, void *userdata) {
         ferry_error error = FERRY_ERROR_INIT;
         mig_event rpc = action == FINALIZE_ACTION__FINALIZE_ACTION_RESUME ? MIG_RPC_RESUME
                         : force                                           ? MIG_RPC_STOP_FORCE
@@ -479,12 +542,10 @@ void session_finalize(session *s, const char *id, FinalizeAction action, const u
             action != FINALIZE_ACTION__FINALIZE_ACTION_RESUME)
                 r = ferry_error_set(&error, FERRY_INVALID_ARGUMENT, -EINVAL,
                                     "action %d: must be STOP (1) or RESUME (2)", (int)action);
-        if (r == 0 && force && action == FINALIZE_ACTION__FINALIZE_ACTION_RESUME)
-                r = ferry_error_set(&error, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
-                                    "RESUME with force needs proof that the other host is fenced, "
-                                    "which this version cannot take");
         if (r == 0)
                 r = apply_record(s, action, record, n_record, &error);
+        if (r == 0 && force)
+                r = apply_force(s, action, grounds, &error);
         if (r < 0) {
                 session_reply_error(reply, userdata, r, &error);
                 return;

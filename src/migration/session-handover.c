@@ -12,6 +12,65 @@ static int send_message(session *s, mig_message *message) {
         return mig_link_send(s->link, message);
 }
 
+static int send_go(mig_link *link, const ProtobufCBinaryData *record, uint64_t stopped_for_usec,
+                   uint64_t round_trip_usec) {
+        Ferry__Handover__V1__Go go = FERRY__HANDOVER__V1__GO__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        go.record = *record;
+        go.stopped_for_usec = stopped_for_usec;
+        go.round_trip_usec = round_trip_usec;
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_GO;
+        m.go = &go;
+        return mig_link_send(link, &m);
+}
+
+static int send_running(mig_link *link, const ProtobufCBinaryData *record,
+                        const session_report *report) {
+        Ferry__Handover__V1__Running running = FERRY__HANDOVER__V1__RUNNING__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        running.record = *record;
+        if (report) {
+                running.blackout_usec = report->blackout_usec;
+                running.resume_usec = report->resume_usec;
+        }
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_RUNNING;
+        m.running = &running;
+        return mig_link_send(link, &m);
+}
+
+static int send_declined(mig_link *link, const ProtobufCBinaryData *record, const char *reason) {
+        Ferry__Handover__V1__Declined declined = FERRY__HANDOVER__V1__DECLINED__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        declined.record = *record;
+        declined.reason = (char *)reason;
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_DECLINED;
+        m.declined = &declined;
+        return mig_link_send(link, &m);
+}
+
+static int send_refused(mig_link *link, const char *reason) {
+        Ferry__Handover__V1__Refused refused = FERRY__HANDOVER__V1__REFUSED__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        refused.reason = (char *)reason;
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_REFUSED;
+        m.refused = &refused;
+        return mig_link_send(link, &m);
+}
+
+static int send_lost(mig_link *link, const char *reason) {
+        Ferry__Handover__V1__Lost lost = FERRY__HANDOVER__V1__LOST__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        lost.reason = (char *)reason;
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_LOST;
+        m.lost = &lost;
+        return mig_link_send(link, &m);
+}
+
 void session_say_offer(session *s) {
         Ferry__Handover__V1__Offer offer = FERRY__HANDOVER__V1__OFFER__INIT;
         mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
@@ -47,62 +106,73 @@ static void own_record(const session *s, char text[JOURNAL_RECORD_MAX], Protobuf
                 *ret = (ProtobufCBinaryData){ strlen(text), (uint8_t *)text };
 }
 
+static bool link_takes_messages(const session *s) {
+        return s->link && s->link_is_ours;
+}
+
 void session_say_go(session *s) {
-        Ferry__Handover__V1__Go go = FERRY__HANDOVER__V1__GO__INIT;
-        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        ProtobufCBinaryData record;
         char text[JOURNAL_RECORD_MAX];
 
-        own_record(s, text, &go.record);
-        go.stopped_for_usec = s->stopped_usec ? now_usec() - s->stopped_usec : 0;
-        go.round_trip_usec = s->round_trip_usec;
-        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_GO;
-        m.go = &go;
-        (void)send_message(s, &m);
+        own_record(s, text, &record);
+        if (link_takes_messages(s))
+                (void)send_go(s->link, &record, s->stopped_usec ? now_usec() - s->stopped_usec : 0,
+                              s->round_trip_usec);
 }
 
 void session_say_running(session *s) {
-        Ferry__Handover__V1__Running running = FERRY__HANDOVER__V1__RUNNING__INIT;
-        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        ProtobufCBinaryData record;
         char text[JOURNAL_RECORD_MAX];
 
-        own_record(s, text, &running.record);
-        running.blackout_usec = s->report.blackout_usec;
-        running.resume_usec = s->report.resume_usec;
-        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_RUNNING;
-        m.running = &running;
-        (void)send_message(s, &m);
+        own_record(s, text, &record);
+        if (link_takes_messages(s))
+                (void)send_running(s->link, &record, &s->report);
 }
 
 void session_say_declined(session *s) {
-        Ferry__Handover__V1__Declined declined = FERRY__HANDOVER__V1__DECLINED__INIT;
-        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        ProtobufCBinaryData record;
         char text[JOURNAL_RECORD_MAX];
 
-        own_record(s, text, &declined.record);
-        declined.reason = s->reason ? s->reason : "";
-        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_DECLINED;
-        m.declined = &declined;
-        (void)send_message(s, &m);
+        own_record(s, text, &record);
+        if (link_takes_messages(s))
+                (void)send_declined(s->link, &record, s->reason ? s->reason : "");
 }
 
 void session_say_refused(session *s) {
-        Ferry__Handover__V1__Refused refused = FERRY__HANDOVER__V1__REFUSED__INIT;
-        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
-
-        refused.reason = s->reason ? s->reason : "the source was resumed";
-        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_REFUSED;
-        m.refused = &refused;
-        (void)send_message(s, &m);
+        if (link_takes_messages(s))
+                (void)send_refused(s->link, s->reason ? s->reason : "the source was resumed");
 }
 
 void session_say_lost(session *s) {
-        Ferry__Handover__V1__Lost lost = FERRY__HANDOVER__V1__LOST__INIT;
-        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        if (link_takes_messages(s))
+                (void)send_lost(s->link, s->reason ? s->reason : "");
+}
 
-        lost.reason = s->reason ? s->reason : "";
-        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_LOST;
-        m.lost = &lost;
-        (void)send_message(s, &m);
+/* What a tombstone has to say. A destination's that never took over is closed with *declined*. */
+int session_say_verdict(mig_link *link, const journal_session *js) {
+        ProtobufCBinaryData record = { .len = 0 };
+        char text[JOURNAL_RECORD_MAX];
+
+        if (journal_record(js, text) == 0)
+                record = (ProtobufCBinaryData){ strlen(text), (uint8_t *)text };
+        switch (js->mark) {
+        case JOURNAL_HANDED:
+        case JOURNAL_DONE:
+                return send_go(link, &record, 0, 0);
+        case JOURNAL_RUNNING:
+                return send_running(link, &record, NULL);
+        case JOURNAL_DECLINED:
+                return send_declined(link, &record, "the copy was given up");
+        case JOURNAL_RAN_AGAIN:
+                return send_refused(link, "the source was resumed");
+        case JOURNAL_OPEN:
+        case JOURNAL_COMPLETED:
+        case JOURNAL_OWNER:
+        case _JOURNAL_MARK_MAX:
+        default:
+                /* it may have run here, and is no more; a source's never gets this far */
+                return js->source ? 0 : send_lost(link, "the copy is gone, and may have run");
+        }
 }
 
 /* The reason of another host, for people: capped and one line (the log cleans it). */
@@ -184,6 +254,7 @@ static void on_message(const mig_message *m, void *userdata) {
         case FERRY__HANDOVER__V1__MESSAGE__KIND_LOST:
                 log_error("session %s: the destination has lost its copy: %.200s", s->id,
                           m->lost->reason);
+                s->peer_lost = true;
                 session_post(s, MIG_EV_LOST);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_HELLO:
@@ -195,7 +266,12 @@ static void on_message(const mig_message *m, void *userdata) {
 }
 
 static void on_greeted(void *userdata) {
-        session_post(userdata, MIG_EV_GREETED);
+        session *s = userdata;
+
+        if (s->rejoining)
+                session_rejoined(s);
+        else
+                session_post(s, MIG_EV_GREETED);
 }
 
 static void on_broken(const char *reason, void *userdata) {
@@ -208,8 +284,8 @@ static void on_broken(const char *reason, void *userdata) {
         else
                 log_info("session %s: %s", s->id, reason);
         session_post(s, MIG_EV_LINK_LOST);
-        /* it has nothing to carry any more, and Status says undecided */
-        if (s->state == MIG_S_HANDED || s->state == MIG_S_SPENT)
+        /* it has nothing to carry any more; Status says undecided, and a new one may come */
+        if (mig_lookup(s->state, MIG_RPC_SOCKET)->action == MIG_ACT_REJOIN)
                 session_close_link(s);
 }
 
@@ -223,6 +299,8 @@ const mig_link_handlers session_link_handlers = {
 void session_close_link(session *s) {
         if (!s->link)
                 return;
+        s->rejoin_timer = sd_event_source_disable_unref(s->rejoin_timer);
+        s->rejoining = false;
         if (!s->link_is_ours)
                 mig_link_shutdown(s->link); /* QEMU and the peer notice at once */
         s->link = mig_link_free(s->link);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "migration/audit.h"
 #include "migration/incoming.h"
 #include "migration/link.h"
 #include "migration/options.h"
@@ -57,6 +58,12 @@ struct session {
         mig_link *link;
         bool had_socket;   /* the session was given one */
         bool link_is_ours; /* QEMU is done with it: messages may go over it */
+        bool rejoining;    /* its hello is that of a socket after a break */
+        bool peer_lost;    /* the destination says that its copy may have run, and is gone */
+        sd_event_source *rejoin_timer;
+        mig_link *answer; /* of a session that has ended here: its verdict goes over it */
+        char answer_id[JOURNAL_SESSION_ID_MAX + 1];
+        sd_event_source *answer_timer;
 
         notifications *notifications;
         policy policy;
@@ -190,6 +197,16 @@ void session_confirm(session *s);
 void session_on_discarded(int r, const ferry_error *error, void *userdata);
 void session_release(session *s);
 void session_discard(session *s);
+
+int session_say_verdict(mig_link *link, const journal_session *js);
+
+/* session-rejoin.c */
+void session_rejoin(session *s);
+void session_rejoined(session *s);
+/* A session of that id which has ended here, or NULL. */
+const journal_session *session_find_tombstone(const session *s, const char *id);
+int session_answer_for(session *s, const journal_session *js, int fd_consume);
+void session_end_answer(session *s);
 
 /* session-rollback.c */
 bool session_is_rolling_back(const session *s);

@@ -76,6 +76,7 @@ int session_recover(session *s, bool running, ferry_error *reterr) {
                 options.handover = HANDOVER__HANDOVER_DIRECT;
         session_begin(s, js->session_id, js->source, &options);
         memcpy(s->secret, js->secret, DIGEST_SIZE);
+        s->had_socket = true;
         s->state = js->source ? recovered_source(s, js->mark, &event)
                               : recovered_destination(s, js, running, &event);
         session_set_reason(s, FERRY_UNAVAILABLE, "the shim was restarted during the migration");

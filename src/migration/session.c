@@ -92,6 +92,7 @@ static void session_clear(session *s) {
         s->progress_timer = sd_event_source_disable_unref(s->progress_timer);
         session_end_switchover(s);
         s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
+        s->rejoin_timer = sd_event_source_disable_unref(s->rejoin_timer);
         session_trace_end(s);
         session_close_link(s);
         s->notifications = notifications_close(s->notifications);
@@ -111,7 +112,7 @@ static void session_clear(session *s) {
         free(s->notice);
         s->notice = NULL;
         s->id[0] = '\0';
-        s->had_socket = false;
+        s->had_socket = s->rejoining = s->peer_lost = false;
         s->guest_initiated = s->refused = s->query_under_way = false;
         s->setup_told = s->failed_told = s->recovery_told = false;
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
@@ -166,6 +167,9 @@ static void act(session *s, mig_action action) {
                 session_stop_timer(s);
                 greet(s);
                 break;
+        case MIG_ACT_REJOIN:
+                session_rejoin(s);
+                break;
         case MIG_ACT_START_COPY:
                 session_stop_timer(s);
                 session_start_copy(s);
@@ -185,6 +189,10 @@ static void act(session *s, mig_action action) {
                 session_start_timer(s, session_limit_usec(s, READY_WAIT_USEC), MIG_EV_WAIT_TIMEOUT);
                 if (s->stopped_usec)
                         s->report.stop_to_completed_usec = s->completed_usec - s->stopped_usec;
+                break;
+        case MIG_ACT_SAY_OFFER:
+                s->offered_usec = now_usec();
+                session_say_offer(s);
                 break;
         case MIG_ACT_LISTEN:
                 s->link_is_ours = true;
@@ -236,7 +244,8 @@ static void act(session *s, mig_action action) {
                 session_release(s);
                 break;
         case MIG_ACT_SAY_REFUSED:
-                session_say_refused(s);
+                if (sandbox_vm(s->sb)) /* one that cannot run it does not refuse */
+                        session_say_refused(s);
                 break;
         case MIG_ACT_TAKE_BACK: {
                 int r = journal_set(s->journal, JOURNAL_OWNER, true);
@@ -357,9 +366,10 @@ static void step(session *s, mig_event event) {
                 announce_state(s, was, event);
         if (s->state != MIG_S_COPYING && s->state != MIG_S_OFFERED && s->state != MIG_S_READY)
                 session_end_switchover(s);
-        close_settled_link(s);
-        if (s->state != was)
+        if (s->state != was) {
+                close_settled_link(s);
                 session_trace_settled(s);
+        }
         if (event == MIG_EV_ROLLBACK_FAILED)
                 session_complete_all_with_reason(s);
         /* nobody need come to try it again */
@@ -448,6 +458,7 @@ session *session_free(session *s) {
                 s->importing->reply(-ESHUTDOWN, &error, s->importing->userdata);
         session_drop_import(s);
         session_clear(s);
+        session_end_answer(s);
         s->waiter_timer = sd_event_source_disable_unref(s->waiter_timer);
         trace_done(&s->trace);
         journal_free(s->journal);

@@ -28,6 +28,9 @@ typedef struct session_report {
         uint64_t blackout_bytes; /* guest memory, sent while the guest stood */
 } session_report;
 
+/* What a forced action rests on; texts are checked by session_finalize(). */
+typedef struct audit_grounds audit_grounds;
+
 /* In the state directory, with perf_tracing_enabled: docs/report.md. */
 #define SESSION_TRACE_FILE "trace.json"
 
@@ -63,7 +66,8 @@ void session_socket(session *s, const char *id, int fd_consume, session_reply re
 void session_transfer(session *s, const char *id, uint64_t timeout_usec, session_reply reply,
                       void *userdata);
 void session_finalize(session *s, const char *id, FinalizeAction action, const uint8_t *record,
-                      size_t n_record, bool force, session_reply reply, void *userdata);
+                      size_t n_record, bool force, const audit_grounds *grounds,
+                      session_reply reply, void *userdata);
 void session_cancel(session *s, const char *id, session_reply reply, void *userdata);
 void session_cleanup(session *s, const char *id, session_reply reply, void *userdata);
 int session_subscribe(session *s, const char *id, subscriber_send send, subscriber_end end,

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "google/protobuf/any.pb-c.h"
 #include "migration.ttrpc.h"
+#include "migration/audit.h"
 #include "migration/session.h"
 #include "migration/state.h"
 #include "services/reply.h"
@@ -409,11 +410,17 @@ static void on_finalized(int r, const ferry_error *error, void *userdata) {
 static void finalize(ttrpc_call *call, const FinalizeSandboxRequest *request, void *userdata) {
         migration_service *service = userdata;
         waiting_call *w = waiting_call_new(call, session_of(service), service);
+        const ForceGrounds *given = request->force_grounds;
+        audit_grounds grounds = {
+                .fenced = given ? given->fenced : "",
+                .reason = given ? given->reason : "",
+                .may_be_stale = given && given->copy_may_be_stale,
+        };
 
         if (w)
                 session_finalize(session_of(service), request->session_id, request->action,
                                  request->handover_record.data, request->handover_record.len,
-                                 request->force, on_finalized, w);
+                                 request->force, &grounds, on_finalized, w);
 }
 
 static void cancel(ttrpc_call *call, const CancelRequest *request, void *userdata) {

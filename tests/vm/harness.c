@@ -272,6 +272,22 @@ void host_wait_setup(host *h) {
         wait_report(h, "QEMU has not begun", has_setup);
 }
 
+void host_wait_undecided(host *h) {
+        uint64_t deadline = now_usec() + DEADLINE_USEC;
+
+        for (;;) {
+                Ferry__Shim__V1__StatusResponse *s = host_status(h);
+                bool undecided = s->session && s->session->undecided;
+
+                status_free(s);
+                if (undecided)
+                        return;
+                if (now_usec() > deadline)
+                        fail_msg("%s's session is not undecided", h->id);
+                nap();
+        }
+}
+
 void host_wait_vm(host *h, Ferry__Shim__V1__VmState state) {
         uint64_t deadline = now_usec() + DEADLINE_USEC;
 
@@ -499,6 +515,40 @@ void call_finalize_with(pair *p, host *h, FinalizeAction action, host *record_of
         response = CALL(finalize_sandbox, q, FinalizeSandboxResponse);
         if (other)
                 status_free(other);
+        if (response)
+                finalize_sandbox_response__free_unpacked(response, NULL);
+}
+
+void call_finalize_and_go(pair *p, host *h, FinalizeAction action) {
+        FinalizeSandboxRequest q = FINALIZE_SANDBOX_REQUEST__INIT;
+        const ttrpc_call_options at_once = { .timeout_usec = 1000 };
+        FinalizeSandboxResponse *response = NULL;
+        char *message = NULL;
+        int32_t code;
+
+        q.session_id = p->session;
+        q.action = action;
+        (void)migration_finalize_sandbox_call(h->client, &q, &at_once, &code, &message, &response);
+        free(message);
+        if (response)
+                finalize_sandbox_response__free_unpacked(response, NULL);
+}
+
+void call_finalize_forced(pair *p, host *h, FinalizeAction action, const grounds *g, int code) {
+        FinalizeSandboxRequest q = FINALIZE_SANDBOX_REQUEST__INIT;
+        ForceGrounds given = FORCE_GROUNDS__INIT;
+        FinalizeSandboxResponse *response;
+
+        q.session_id = p->session;
+        q.action = action;
+        q.force = true;
+        if (g) {
+                given.fenced = (char *)g->fenced;
+                given.reason = (char *)g->reason;
+                given.copy_may_be_stale = g->may_be_stale;
+                q.force_grounds = &given;
+        }
+        response = CALL(finalize_sandbox, q, FinalizeSandboxResponse);
         if (response)
                 finalize_sandbox_response__free_unpacked(response, NULL);
 }

@@ -48,6 +48,8 @@ void host_wait_detail(host *h, const char *detail);
 void host_wait_bytes(host *h);
 /* Until QEMU has taken the order to send or to load, and needs its shim no more. */
 void host_wait_setup(host *h);
+/* Until the session says that only the other side knows. */
+void host_wait_undecided(host *h);
 void host_wait_vm(host *h, Ferry__Shim__V1__VmState state);
 pid_t host_qemu(host *h);
 bool host_runs(host *h);
@@ -71,6 +73,14 @@ void call_transfer(pair *p, host *h, unsigned timeout_ms, int code);
 void call_finalize(pair *p, host *h, FinalizeAction action, int code);
 /* With the handover record that the other side's Status shows. */
 void call_finalize_with(pair *p, host *h, FinalizeAction action, host *record_of, int code);
+/* Asks, and does not wait for what becomes of it. */
+void call_finalize_and_go(pair *p, host *h, FinalizeAction action);
+typedef struct grounds {
+        const char *fenced, *reason;
+        bool may_be_stale;
+} grounds;
+/* With `force`; g NULL: without grounds. */
+void call_finalize_forced(pair *p, host *h, FinalizeAction action, const grounds *g, int code);
 void call_cancel(pair *p, host *h, int code);
 void call_cleanup(pair *p, host *h, int code);
 void call_stop(host *h, bool force, int code);
