@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "cli/cli.h"
 #include "cli/end.h"
 #include "cli/mover.h"
@@ -15,6 +16,9 @@
 #include "cli/peer.h"
 #include "cli/reach.h"
 #include "cli/sandbox.h"
+
+#define TRIES_MAX    5U
+#define TRY_INTERVAL (100 * USEC_PER_MSEC)
 
 typedef struct recover_values {
         const char *to;
@@ -78,12 +82,22 @@ static int look_at(recovery *r, place *p, const char *label, ferry_error *reterr
                                        "no VM of %s is left to recover; `ferry --root %s stop %s` "
                                        "removes what remains",
                                        r->name, p->host->root, r->name);
-        (void)sandbox_has_shim(p->host->root, r->name, &has_shim, NULL);
-        e = p->host->operations->open(p->host, r->group, r->name, true, label, &p->shim, reterr);
-        if (e < 0)
-                return e;
+        /* One that is just being killed still seems to be there. */
+        for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
+                ferry_error_done(reterr);
+                (void)sandbox_has_shim(p->host->root, r->name, &has_shim, NULL);
+                e = p->host->operations->open(p->host, r->group, r->name, true, label, &p->shim,
+                                              reterr);
+                if (e == 0)
+                        e = end_status_settled(r->group, p->shim, &p->status, reterr);
+                if (e == 0 || reterr->code != FERRY_UNAVAILABLE)
+                        break;
+                p->shim = p->shim ? rpc_close(p->shim) : NULL;
+                if (end_pause(r->group, TRY_INTERVAL, NULL) < 0)
+                        break;
+        }
         p->started = !has_shim;
-        return end_status_settled(r->group, p->shim, &p->status, reterr);
+        return e;
 }
 
 static const Ferry__Shim__V1__Session *session_of(const place *p) {
@@ -120,7 +134,11 @@ static cli_exit finish_alone(const recovery *r) {
         }
         fprintf(stderr, "ferry: %s\n",
                 r->here.started ? "a new shim has taken over" : "its shim runs");
-        if (has_ended)
+        if (status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE)
+                fprintf(stderr,
+                        "ferry: no VM of it is here; `ferry --root %s stop %s` removes it\n",
+                        r->cli->root, r->name);
+        else if (has_ended)
                 fprintf(stderr,
                         "ferry: its VM has ended%s%s; `ferry --root %s stop %s` removes it\n",
                         status->exit_reason[0] ? ": " : "", status->exit_reason, r->cli->root,
@@ -186,7 +204,8 @@ static int look_there(recovery *r, const char *target, ferry_error *reterr) {
                 fprintf(stderr, "ferry: %s: %s\n", target, ferry_error_message(&error));
         if (!s || has_part(&r->there, s->session_id))
                 return 0;
-        if (r->recorded && !outcome_is_same_place(r->recorded, target))
+        if (r->recorded && strcmp(r->recorded, target) != 0 &&
+            !outcome_is_same_place(r->recorded, target))
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
                                        "%s has no part in the session %s of %s: that is with %s",
                                        target, s->session_id, r->name, r->recorded);
@@ -205,7 +224,7 @@ static cli_exit tell(const recovery *r, mover *m, mover_place at) {
         if (at == MOVER_AT_DESTINATION)
                 return outcome_success(r->cli, m);
         if (at == MOVER_AT_SOURCE)
-                return outcome_rolled_back(r->cli, m);
+                return outcome_rolled_back(r->cli, m, &error);
         return outcome_after_failure(r->cli, m, at, &error);
 }
 

@@ -4,13 +4,15 @@
 
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "cli/cli.h"
 #include "cli/end.h"
 #include "cli/peer.h"
 #include "cli/reach.h"
 #include "cli/sandbox.h"
 
-#define TRIES_MAX 5U
+#define TRIES_MAX    5U
+#define TRY_INTERVAL (100 * USEC_PER_MSEC)
 
 typedef struct stop_values {
         bool force;
@@ -71,11 +73,14 @@ static int stop(const cli_context *cli, const char *name, bool force, ferry_erro
                 r = rpc_group_new(&group, reterr);
         if (r < 0)
                 return r;
-        /* A `ferry migrate` that sees the shim end starts it again, to ask its journal. */
+        /* A `ferry migrate` that sees the shim end starts it again, to ask its journal; and one
+         * that is just being killed still seems to be there. */
         for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
                 ferry_error_done(reterr);
                 r = stop_once(cli, h, group, name, force, reterr);
-                if (r == 0 || reterr->code != FERRY_ABORTED)
+                if (r == 0 || (reterr->code != FERRY_ABORTED && reterr->code != FERRY_UNAVAILABLE))
+                        break;
+                if (end_pause(group, TRY_INTERVAL, NULL) < 0)
                         break;
         }
         return r;

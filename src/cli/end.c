@@ -41,8 +41,7 @@ bool end_has_open_session(const char *root, const char *name) {
         return journal_open(folder, &j, NULL) < 0 || journal_current(j) != NULL;
 }
 
-/* A spin of the group until `usec` from now; streams go on meanwhile. */
-static int pause_for(rpc_group *group, uint64_t usec, ferry_error *reterr) {
+int end_pause(rpc_group *group, uint64_t usec, ferry_error *reterr) {
         uint64_t until = now_usec() + usec;
         int r = 0;
 
@@ -66,7 +65,7 @@ int end_status_settled(rpc_group *group, rpc *shim, shim_status **ret, ferry_err
                         return 0;
                 }
                 protobuf_c_message_free_unpacked(&status->base, NULL);
-                r = pause_for(group, START_INTERVAL, reterr);
+                r = end_pause(group, START_INTERVAL, reterr);
                 if (r < 0)
                         return r;
         }
@@ -98,7 +97,7 @@ int end_wait(const host *h, rpc_group *group, const char *name, ferry_error *ret
                                                "the shim of %s (process %d) has not ended within "
                                                "30 s",
                                                name, (int)pid);
-                r = pause_for(group, EXIT_INTERVAL, reterr);
+                r = end_pause(group, EXIT_INTERVAL, reterr);
                 if (r < 0)
                         return r;
         }
@@ -139,7 +138,7 @@ static int check_empty(const host *h, rpc_group *group, rpc *shim, const char *n
                         return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                                "the shim of %s in %s still has a %s", name, h->root,
                                                status->session ? "session" : "VM");
-                r = pause_for(group, EXIT_INTERVAL, reterr);
+                r = end_pause(group, EXIT_INTERVAL, reterr);
                 if (r < 0)
                         return r;
         }

@@ -28,5 +28,8 @@ bool end_has_open_session(const char *root, const char *name);
  * started finds its VM, and its session, a moment after it answers. */
 int end_status_settled(rpc_group *group, rpc *shim, shim_status **ret, ferry_error *reterr);
 
+/* A spin of the group until `usec` from now; streams go on meanwhile. */
+int end_pause(rpc_group *group, uint64_t usec, ferry_error *reterr);
+
 /* The error of a sandbox that has no shim: what became of it and what to do. */
 int end_explain_no_shim(const char *root, const char *name, ferry_error *reterr);

@@ -109,10 +109,13 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         _cleanup_(message_freep) shim_status *status = NULL;
         int r;
 
+        /* First: from the export on the session is open, and may have to be found again. */
+        m->from->operations->remember(m->from, m->name, m->session_id, m->to);
         r = export_it(m, options, &exported, reterr);
+        if (r < 0 && !m->begun)
+                m->from->operations->remember(m->from, m->name, NULL, NULL);
         if (r < 0)
                 return r;
-        m->from->operations->remember(m->from, m->name, m->session_id, m->to);
         r = m->to->operations->start_destination(m->to, m->name, reterr);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "host %s", m->to->name);
@@ -340,4 +343,22 @@ int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
         if (r == 0 && e < 0)
                 ferry_error_move(reterr, &error);
         return r < 0 ? r : e;
+}
+
+bool mover_source_has_ended(const mover *m, const ferry_error *why) {
+        /* Unavailable: QEMU did not answer the shim, or the shim us. */
+        uint64_t deadline = now_usec() + (why->code == FERRY_UNAVAILABLE ? USEC_PER_SEC : 0);
+
+        for (;;) {
+                _cleanup_(message_freep) shim_status *status = NULL;
+
+                if (!m->source || !rpc_is_open(m->source) || rpc_is_silent(m->source) ||
+                    call_status(m->source, &status, NULL) < 0)
+                        return false;
+                if (status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_STOPPED ||
+                    status->vm_state == FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE)
+                        return true;
+                if (now_usec() >= deadline || rpc_group_wait(m->group, now_usec() + TICK, NULL) < 0)
+                        return false;
+        }
 }

@@ -66,6 +66,10 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
  * it takes half a minute to give up: MOVER_UNDECIDED. Not interruptible. */
 mover_place mover_settle(mover *m, bool cancel);
 
+/* After mover_clear(): whether the source's VM has ended meanwhile. Its QEMU's end may be why the
+ * migration failed with `why`, and be seen a moment later. */
+bool mover_source_has_ended(const mover *m, const ferry_error *why);
+
 /* From the shims' reports, while the sessions are open. */
 void mover_take_figures(mover *m);
 

@@ -159,8 +159,17 @@ cli_exit outcome_success(const cli_context *cli, mover *m) {
         return conclude(cli, m, "migrated", m->to->name, NULL);
 }
 
-cli_exit outcome_rolled_back(const cli_context *cli, mover *m) {
+static cli_exit ended(const cli_context *cli, mover *m, const ferry_error *error) {
+        fprintf(stderr, "ferry: %s: %s\nferry: its VM has ended and runs on neither side\n",
+                m->name, ferry_error_message(error));
+        (void)conclude(cli, m, "ended", "nowhere", error);
+        return CLI_EXIT_FAILED;
+}
+
+cli_exit outcome_rolled_back(const cli_context *cli, mover *m, const ferry_error *error) {
         clear(m, MOVER_AT_SOURCE);
+        if (mover_source_has_ended(m, error))
+                return ended(cli, m, error);
         if (cli->json)
                 return conclude(cli, m, "rolled back", m->from->name, NULL);
         printf("%s runs on host %s (ferry --root %s status %s)\n", m->name, m->from->name,
@@ -179,6 +188,8 @@ static cli_exit stayed(const cli_context *cli, mover *m, const ferry_error *erro
         bool cancelled = error->code == FERRY_CANCELLED;
 
         clear(m, MOVER_AT_SOURCE);
+        if (mover_source_has_ended(m, error))
+                return ended(cli, m, error);
         fprintf(stderr, "ferry: %s%s\nferry: %s runs at the source, host %s\n",
                 cancelled ? "cancelled" : "the migration failed: ",
                 cancelled ? "" : ferry_error_message(error), m->name, m->from->name);
@@ -233,10 +244,7 @@ cli_exit outcome_after_failure(const cli_context *cli, mover *m, mover_place pla
                 return stayed(cli, m, error);
         case MOVER_NOWHERE:
                 clear(m, MOVER_AT_SOURCE);
-                fprintf(stderr, "ferry: %s: %s\nferry: its VM has ended and runs on neither side\n",
-                        m->name, ferry_error_message(error));
-                (void)conclude(cli, m, "ended", "nowhere", error);
-                return CLI_EXIT_FAILED;
+                return ended(cli, m, error);
         case MOVER_UNDER_WAY:
                 fprintf(stderr,
                         "ferry: the migration of %s is still under way, and %s owns it: wait, or "

@@ -17,7 +17,7 @@ cli_exit outcome_success(const cli_context *cli, mover *m);
 /* It failed before anything was begun. */
 cli_exit outcome_not_begun(const cli_context *cli, mover *m, const ferry_error *error);
 /* What was left open is rolled back, as it was asked for. */
-cli_exit outcome_rolled_back(const cli_context *cli, mover *m);
+cli_exit outcome_rolled_back(const cli_context *cli, mover *m, const ferry_error *error);
 /* mover_settle() found `place`. */
 cli_exit outcome_after_failure(const cli_context *cli, mover *m, mover_place place,
                                const ferry_error *error);
