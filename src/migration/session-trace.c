@@ -192,7 +192,8 @@ void session_trace_step(session *s, mig_state was, mig_event event) {
                 return;
         trace_add_event(t, category_session, mig_event_name(event), usec);
         t->state = mig_state_get(s->state)->name;
-        if (outcome)
+        /* who cancels what has failed already did not cancel it */
+        if (outcome && !(strcmp(outcome, "cancelled") == 0 && strcmp(t->outcome, "failed") == 0))
                 t->outcome = outcome;
         else if (s->state == MIG_IDLE && strcmp(t->outcome, "open") == 0)
                 t->outcome = "failed";
