@@ -129,6 +129,8 @@ void session_trace_stopped(session *s, uint64_t usec);
 void session_trace_resumed(session *s, uint64_t usec);
 void session_trace_qemu(session *s, vm_migration_status status, uint64_t usec);
 void session_trace_pass(session *s, const policy_pass *pass);
+/* What slows the guest down, should it come to that. */
+void session_trace_throttle(session *s, const char *by);
 /* `what`: a static string. */
 void session_trace_order(session *s, const char *what);
 void session_trace_settled(session *s);

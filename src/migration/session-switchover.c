@@ -27,8 +27,13 @@ static void find_throttle(session *s) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
         s->auto_converge = false;
-        if (s->options.skip_throttling || vm_throttle_check(sandbox_vm(s->sb), &error) == 0)
+        if (s->options.skip_throttling)
                 return;
+        if (vm_throttle_check(sandbox_vm(s->sb), &error) == 0) {
+                session_trace_throttle(s, "cpu controller");
+                return;
+        }
+        session_trace_throttle(s, "auto-converge");
         s->auto_converge = true;
         note(s, "the throttle is QEMU's auto-converge, and follows its steps within seconds: %s",
              ferry_error_message(&error));
@@ -105,8 +110,10 @@ static void carry_out(session *s, const policy_orders *orders) {
         if (orders->set_limit)
                 (void)vm_set_downtime_limit(sandbox_vm(s->sb), orders->limit_ms,
                                             session_ignore_done, s);
-        if (orders->set_throttle)
+        if (orders->set_throttle) {
                 set_throttle(s, orders->throttle);
+                session_trace_order(s, orders->throttle > 0 ? "throttle" : "throttle lifted");
+        }
         if (orders->set_limit && orders->forced) {
                 log_info("session %s: no pass is left: the switchover is forced", s->id);
                 session_trace_order(s, "forced");

@@ -147,6 +147,15 @@ static void note_options(trace_facts *facts, const session *s) {
         trace_set_fact(facts, "target_passes", "%u", o->target_passes);
         trace_set_fact(facts, "maximum_passes", "%u", o->maximum_passes);
         trace_set_fact(facts, "skip_throttling", "%s", yes(o->skip_throttling));
+        if (o->throttle_from_pass > 0)
+                trace_set_fact(facts, "throttle_from_pass", "%u", o->throttle_from_pass);
+        if (o->first_throttle > 0)
+                trace_set_fact(facts, "minimum_throttle", "%u %%", o->first_throttle);
+        if (o->throttle_step > 0)
+                trace_set_fact(facts, "throttling_scale", "%g %%", o->throttle_step);
+        trace_set_fact(facts, "cancel_over_threshold", "%s", yes(o->cancel_over_threshold));
+        if (o->threshold_ms > 0)
+                trace_set_fact(facts, "blackout_threshold_ms", "%u", o->threshold_ms);
         if (o->max_bandwidth > 0)
                 trace_set_fact(facts, "max_bandwidth", "%llu",
                                (unsigned long long)o->max_bandwidth);
@@ -261,6 +270,10 @@ void session_trace_pass(session *s, const policy_pass *pass) {
 void session_trace_order(session *s, const char *what) {
         if (s->trace.is_open)
                 trace_add_event(&s->trace, category_policy, what, now_usec());
+}
+
+void session_trace_throttle(session *s, const char *by) {
+        trace_set_fact(&s->trace.options, "throttle_by", "%s", by);
 }
 
 /* The session's own are forgotten at its end. */

@@ -217,6 +217,20 @@ Ferry__Shim__V1__StatusResponse *host_status(host *h) {
         return response;
 }
 
+Ferry__Shim__V1__TraceResponse *host_trace(host *h, const char *session, int expected) {
+        Ferry__Shim__V1__TraceRequest request = FERRY__SHIM__V1__TRACE_REQUEST__INIT;
+        Ferry__Shim__V1__TraceResponse *response = NULL;
+        char *message = NULL;
+        int32_t code = 0;
+        int r;
+
+        request.session_id = (char *)session;
+        r = ferry_shim_v1_shim_trace_call(h->client, &request, &call_options, &code, &message,
+                                          &response);
+        check("Trace", r, code, message, expected);
+        return response;
+}
+
 static void status_free(Ferry__Shim__V1__StatusResponse *s) {
         ferry__shim__v1__status_response__free_unpacked(s, NULL);
 }

@@ -42,6 +42,8 @@ void host_reconnect(host *h);
 void host_kill_shim(host *h, int signal);
 
 Ferry__Shim__V1__StatusResponse *host_status(host *h);
+/* `session` "": whichever there is. NULL when the answer is another `code`. */
+Ferry__Shim__V1__TraceResponse *host_trace(host *h, const char *session, int code);
 /* Until the session's state of the table is `detail` ("" without a session). */
 void host_wait_detail(host *h, const char *detail);
 /* Until QEMU has sent something. */

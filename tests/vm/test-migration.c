@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -191,6 +192,57 @@ static void test_the_report_is_filled_in(void **state) {
         assert_int_equal(s->n_tombstones, 1);
         assert_string_equal(s->tombstones[0]->verdict, "done");
         ferry__shim__v1__status_response__free_unpacked(s, NULL);
+}
+
+static void expect_trace(host *h, const char *session, const char *outcome, uint64_t blackout) {
+        Ferry__Shim__V1__TraceResponse *t = host_trace(h, session, 0);
+
+        assert_string_equal(t->outcome, outcome);
+        assert_true(t->n_phases > 4 && t->n_events > 4 && t->n_versions > 4 && t->n_options > 4);
+        assert_true(t->report->blackout_usec == blackout);
+        assert_true(t->stopped_usec > t->greeted_usec && t->greeted_usec > 0);
+        ferry__shim__v1__trace_response__free_unpacked(t, NULL);
+}
+
+static uint64_t host_trace_blackout(host *h) {
+        Ferry__Shim__V1__TraceResponse *t = host_trace(h, "", 0);
+        uint64_t blackout = t->report->blackout_usec;
+
+        ferry__shim__v1__trace_response__free_unpacked(t, NULL);
+        return blackout;
+}
+
+/* A trace that cannot be written is told of all the same, and costs the guest nothing. */
+static void test_the_trace_outlives_its_session(void **state) {
+        Ferry__Shim__V1__StatusResponse *s;
+        uint64_t blackout;
+        char path[128];
+        pair *p = *state;
+
+        host_trace(&p->a, "", 5);
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        p->options.perf_tracing_enabled = true;
+        snprintf(path, sizeof(path), "%s/trace.json", p->b.dir);
+        assert_int_equal(mkdir(path, 0700), 0);
+        session_open(p, true);
+        host_trace(&p->a, "another", 5);
+        transfer_both(p);
+        host_wait_detail(&p->a, "S_RELEASED");
+        host_wait_detail(&p->b, "D_RUNNING");
+        s = host_status(&p->a);
+        blackout = s->session->report->blackout_usec;
+        ferry__shim__v1__status_response__free_unpacked(s, NULL);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        expect_trace(&p->a, p->session, "moved", blackout);
+        expect_trace(&p->b, "", "moved", blackout);
+        assert_int_equal(rmdir(path), 0); /* empty still */
+        snprintf(path, sizeof(path), "%s/trace.json", p->a.dir);
+        assert_int_equal(access(path, R_OK), 0);
+        /* the next one takes its place */
+        migrate_whole(p, &p->b, &p->a);
+        expect_trace(&p->a, p->session, "moved", host_trace_blackout(&p->b));
+        assert_exactly_one_runs(p, &p->a);
 }
 
 /* ---- cancel ---- */
@@ -579,6 +631,7 @@ int main(int argc, char **argv) {
                 TEST(test_caller_finalizes_the_destination_first),
                 TEST(test_direct_needs_no_caller),
                 TEST(test_the_report_is_filled_in),
+                TEST(test_the_trace_outlives_its_session),
                 TEST(test_cancel_before_the_socket),
                 TEST(test_cancel_while_waiting_for_the_socket),
                 TEST(test_cancel_in_the_copy),
