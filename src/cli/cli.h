@@ -43,10 +43,12 @@ typedef struct cli_verb {
 
 extern const cli_verb cmd_console;
 extern const cli_verb cmd_events;
+extern const cli_verb cmd_exec;
 extern const cli_verb cmd_host;
 extern const cli_verb cmd_image;
 extern const cli_verb cmd_ls;
 extern const cli_verb cmd_migrate;
+extern const cli_verb cmd_ps;
 extern const cli_verb cmd_recover;
 extern const cli_verb cmd_run;
 extern const cli_verb cmd_status;

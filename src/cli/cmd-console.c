@@ -8,11 +8,11 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <termios.h>
 
 #include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/sandbox.h"
+#include "cli/terminal.h"
 
 #define ESCAPE     0x1d /* Ctrl-] */
 #define TAIL_LINES 20U
@@ -45,18 +45,6 @@ static cli_exit print_log(const cli_context *cli, const char *name) {
                 if (fwrite(chunk, 1, (size_t)n, stdout) != (size_t)n)
                         return CLI_EXIT_FAILED;
         return CLI_EXIT_OK;
-}
-
-/* Raw, but for output: the guest sends CR LF itself. */
-static int make_raw(struct termios *ret_before) {
-        struct termios raw;
-
-        if (tcgetattr(STDIN_FILENO, ret_before) < 0)
-                return -errno;
-        raw = *ret_before;
-        cfmakeraw(&raw);
-        raw.c_oflag |= OPOST;
-        return tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw) < 0 ? -errno : 0;
 }
 
 /* From the person to the guest. 1: leave, 0: go on. */
@@ -174,13 +162,13 @@ static cli_exit attach(const cli_context *cli, const char *name) {
         print_tail(cli, name);
         if (is_terminal) {
                 fprintf(stderr, "\n[console of %s: Ctrl-] leaves]\n", name);
-                r = make_raw(&before);
+                r = terminal_make_raw(true, &before);
                 if (r < 0)
                         is_terminal = false;
         }
         r = relay(console, signals, is_terminal);
         if (is_terminal) {
-                (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+                terminal_restore(&before);
                 fprintf(stderr, "\n[left the console of %s]\n", name);
         }
         if (r == 1)

@@ -51,8 +51,9 @@ static int write_config(const char *folder, const guest_image_result *result, ch
         initrd = realpath(result->initrd, NULL);
         if (!at || !kernel || !initrd || asprintf(&path, "%s/" CONFIG_NAME, at) < 0)
                 return ferry_error_set_errno(reterr, -errno, "%s", folder);
-        json = json_pack("{s:i, s:i, s:s, s:s, s:s}", "memory_mb", CONFIG_MEMORY_MB, "vcpus", 1,
-                         "kernel", kernel, "initrd", initrd, "cmdline", result->cmdline);
+        json = json_pack("{s:i, s:i, s:s, s:s, s:s, s:b}", "memory_mb", CONFIG_MEMORY_MB, "vcpus",
+                         1, "kernel", kernel, "initrd", initrd, "cmdline", result->cmdline, "agent",
+                         1);
         dumped = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
         json_decref(json);
         if (!dumped || asprintf(&text, "%s\n", dumped) < 0)

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-#define CLI_WORDS_MAX 16U
+#define CLI_WORDS_MAX 256U
 #define CLI_TEXTS_MAX 8U
 
 typedef enum cli_option_kind {

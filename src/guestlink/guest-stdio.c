@@ -12,7 +12,8 @@ typedef struct way {
         channel_stream *stream;
         int fd;
         sd_event_source *io;
-        bool ended; /* out: the guest's end was consumed; in: channel_end() was called */
+        bool ended;   /* out: the guest's end was consumed; in: channel_end() was called */
+        bool closing; /* in: ends where the descriptor has no more for now */
 } way;
 
 struct guest_stdio {
@@ -52,7 +53,7 @@ static void read_in(way *w) {
 
                 if (k > 0)
                         (void)channel_write(w->stream, buffer, (size_t)k);
-                else if (k == 0 || (errno != EAGAIN && errno != EINTR))
+                else if (k == 0 || w->closing || (errno != EAGAIN && errno != EINTR))
                         end_in(w);
                 else
                         break;
@@ -181,7 +182,10 @@ int guest_stdio_new(guest_port *streams, sd_event *event, const guest_stdio_spec
         r = open_all(s, event, spec);
         if (r < 0)
                 return r;
-        guest_port_kick(streams);
+        /* streams taken over may have come to their end already */
+        write_out(&s->out);
+        if (spec->has_err)
+                write_out(&s->err);
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -201,7 +205,9 @@ guest_stdio *guest_stdio_free(guest_stdio *s) {
 }
 
 void guest_stdio_close_in(guest_stdio *s) {
+        s->in.closing = true;
         if (s->in.fd >= 0)
-                read_in(&s->in); /* what is there already was written before */
-        end_in(&s->in);
+                read_in(&s->in); /* now, or when there is room */
+        else
+                end_in(&s->in);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "migration/sandbox.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -15,6 +16,7 @@
 
 #define QUIT_GRACE_USEC (5 * USEC_PER_SEC)
 #define CONFIG_FILE     "config.json"
+#define LISTENERS_MAX   4
 
 typedef struct pending {
         sandbox_done done;
@@ -38,8 +40,12 @@ struct sandbox {
         sd_event_source *discarded; /* calls `discarding` when there was nothing to wait for */
 
         session *session;
-        void (*on_change)(void *userdata);
-        void *change_userdata;
+        struct {
+                void (*on_change)(void *userdata);
+                void *userdata;
+        } listeners[LISTENERS_MAX];
+        int (*export_check)(void *userdata, ferry_error *reterr);
+        void *export_userdata;
 };
 
 bool sandbox_id_is_valid(const char *id) {
@@ -95,7 +101,7 @@ int sandbox_new(sd_event *event, const sandbox_options *options, sandbox **ret,
 sandbox *sandbox_free(sandbox *sb) {
         if (!sb)
                 return NULL;
-        sb->on_change = NULL;
+        memset(sb->listeners, 0, sizeof(sb->listeners));
         sb->vm = vm_close(sb->vm); /* its last answers still find the session */
         sb->session = session_free(sb->session);
         sd_event_source_disable_unref(sb->discarded);
@@ -111,14 +117,39 @@ sandbox *sandbox_free(sandbox *sb) {
         return NULL;
 }
 
-void sandbox_set_on_change(sandbox *sb, void (*on_change)(void *userdata), void *userdata) {
-        sb->on_change = on_change;
-        sb->change_userdata = userdata;
+void sandbox_add_on_change(sandbox *sb, void (*on_change)(void *userdata), void *userdata) {
+        size_t i;
+
+        for (i = 0; sb->listeners[i].on_change; i++)
+                assert(i + 1 < LISTENERS_MAX);
+        sb->listeners[i].on_change = on_change;
+        sb->listeners[i].userdata = userdata;
+}
+
+void sandbox_remove_on_change(sandbox *sb, const void *userdata) {
+        for (size_t i = 0; i < LISTENERS_MAX; i++)
+                if (sb->listeners[i].userdata == userdata)
+                        sb->listeners[i].on_change = NULL;
+}
+
+void sandbox_set_export_check(sandbox *sb, int (*check)(void *userdata, ferry_error *reterr),
+                              void *userdata) {
+        sb->export_check = check;
+        sb->export_userdata = userdata;
+}
+
+int sandbox_check_export(sandbox *sb, ferry_error *reterr) {
+        return sb->export_check ? sb->export_check(sb->export_userdata, reterr) : 0;
+}
+
+const char *sandbox_state_dir(const sandbox *sb) {
+        return sb->state_dir;
 }
 
 void sandbox_changed(sandbox *sb) {
-        if (sb->on_change)
-                sb->on_change(sb->change_userdata);
+        for (size_t i = 0; i < LISTENERS_MAX; i++)
+                if (sb->listeners[i].on_change)
+                        sb->listeners[i].on_change(sb->listeners[i].userdata);
 }
 
 static void set_vm_state(sandbox *sb, sandbox_vm_state state) {

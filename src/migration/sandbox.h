@@ -48,7 +48,14 @@ sandbox *sandbox_free(sandbox *sb);
 
 /* Called after each change of the VM's or the session's state; from a callback, so look, do not
  * act. */
-void sandbox_set_on_change(sandbox *sb, void (*on_change)(void *userdata), void *userdata);
+void sandbox_add_on_change(sandbox *sb, void (*on_change)(void *userdata), void *userdata);
+void sandbox_remove_on_change(sandbox *sb, const void *userdata);
+
+/* Asked before a session is opened at the source: negative, with a reason, when something that
+ * session.c does not know of cannot be moved. Nothing has been changed by then. */
+void sandbox_set_export_check(sandbox *sb, int (*check)(void *userdata, ferry_error *reterr),
+                              void *userdata);
+int sandbox_check_export(sandbox *sb, ferry_error *reterr);
 
 /* Boots a VM. `done` comes when the guest runs. Refused (-EBUSY) when there is one. */
 int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
@@ -67,6 +74,7 @@ void sandbox_retire(sandbox *sb, sandbox_done done, void *userdata);
 
 session *sandbox_session(sandbox *sb);
 const char *sandbox_id(const sandbox *sb);
+const char *sandbox_state_dir(const sandbox *sb);
 sandbox_vm_state sandbox_get_vm_state(const sandbox *sb);
 const char *sandbox_exit_reason(const sandbox *sb); /* NULL: none */
 uint64_t sandbox_running_since(const sandbox *sb);  /* realtime, 0: does not run */

@@ -74,8 +74,13 @@ static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
 
 void session_start_export(session *s) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
-        int r = random_bytes(s->secret, sizeof(s->secret));
+        int r = sandbox_check_export(s->sb, &own);
 
+        if (r < 0) {
+                export_failed(s, r, &own);
+                return;
+        }
+        r = random_bytes(s->secret, sizeof(s->secret));
         if (r == 0)
                 r = vm_query_migrate(sandbox_vm(s->sb), on_export_migration, s);
         if (r < 0) {

@@ -309,7 +309,7 @@ int shim_service_new(ttrpc_server *server, sd_event *event, sandbox *sb,
                 r = ferry_shim_v1_shim_register(server, &methods_, service);
         if (r < 0)
                 return r;
-        sandbox_set_on_change(sb, on_sandbox_change, service);
+        sandbox_add_on_change(sb, on_sandbox_change, service);
         *ret = TAKE_PTR(service);
         return 0;
 }
@@ -317,7 +317,7 @@ int shim_service_new(ttrpc_server *server, sd_event *event, sandbox *sb,
 shim_service *shim_service_free(shim_service *service) {
         if (!service)
                 return NULL;
-        sandbox_set_on_change(service->sb, NULL, NULL);
+        sandbox_remove_on_change(service->sb, service);
         sd_event_source_disable_unref(service->changed);
         free(service);
         return NULL;

@@ -14,6 +14,7 @@
 #include "migration/sandbox.h"
 #include "migration/session.h"
 #include "migration/socket.h"
+#include "services/exec-service.h"
 #include "services/migration-service.h"
 #include "services/shim-service.h"
 #include "ttrpc/ttrpc-sd-event.h"
@@ -33,6 +34,7 @@ typedef struct shim {
         sandbox *sandbox;
         migration_service *migration;
         shim_service *service;
+        exec_service *exec;
         sd_event_source *flush_timer;
         uint64_t flush_deadline;
         bool ending;
@@ -151,6 +153,8 @@ static int make_sockets(shim *s, ferry_error *reterr) {
         if (r >= 0)
                 r = shim_service_new(s->server, s->event, s->sandbox, on_stopped, s, &s->service);
         if (r >= 0)
+                r = exec_service_new(s->server, s->event, s->sandbox, &s->exec);
+        if (r >= 0)
                 r = ttrpc_server_attach_event(s->server, s->event, &s->attachment);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "ttrpc server");
@@ -208,6 +212,7 @@ static void on_recovered(int r, const ferry_error *error, void *userdata) {
                 fail(s, "take the sandbox over", error);
                 return;
         }
+        exec_service_begin(s->exec);
         if (sandbox_vm(s->sandbox) || session_is_open(sandbox_session(s->sandbox)))
                 log_info("took the sandbox over");
         else if (s->options->config)
@@ -283,6 +288,7 @@ static void done(shim *s) {
         s->attachment = ttrpc_attachment_free(s->attachment);
         s->server = ttrpc_server_free(s->server);
         s->service = shim_service_free(s->service);
+        s->exec = exec_service_free(s->exec);
         s->migration = migration_service_free(s->migration);
         s->sandbox = sandbox_free(s->sandbox);
         s->store = fd_store_free(s->store);

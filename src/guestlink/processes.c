@@ -1,0 +1,629 @@
+/* SPDX-License-Identifier: MIT */
+#include "guestlink/processes.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent.ttrpc.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "guestlink/execs.h"
+#include "guestlink/guest-stdio.h"
+#include "guestlink/keeps.h"
+#include "guestlink/link.h"
+
+#define CALL_USEC (30 * USEC_PER_SEC)
+#define WAITS_MAX 1024U
+
+static const ttrpc_call_options call_options = { .timeout_usec = CALL_USEC };
+
+struct guest_process {
+        guest_process *next;
+        guest_processes *owner;
+        exec_record *record; /* in the owner's list */
+        guest_stdio *io;
+        bool ended;
+        uint32_t pid, exit_status;
+        uint64_t exited_at_usec;
+};
+
+/* Somebody who waits for a program's end. */
+typedef struct waiting {
+        struct waiting *next;
+        const guest_process *process;
+        guest_done done;
+        void *userdata;
+} waiting;
+
+struct guest_processes {
+        sd_event *event;
+        int dir_fd;
+        char *generation;
+        guest_link *link;
+        guest_keeps *keeps;
+        exec_records records;
+        guest_process *first;
+        size_t n;
+        waiting *waits;
+        size_t n_waits;
+        bool closing;
+};
+
+/* A call under way. */
+typedef struct operation {
+        guest_processes *owner;
+        char id[GUEST_PROCESS_ID_MAX + 1];
+        guest_done done; /* NULL: nobody asked */
+        void *userdata;
+} operation;
+
+/* ---- the table ---- */
+
+static guest_process *find(const guest_processes *g, const char *id) {
+        for (guest_process *p = g->first; p; p = p->next)
+                if (strcmp(p->record->id, id) == 0)
+                        return p;
+        return NULL;
+}
+
+static guest_process *need(const guest_processes *g, const char *id, ferry_error *reterr) {
+        guest_process *p = find(g, id);
+
+        if (!p)
+                ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT, "no program '%.128s' was started",
+                                id);
+        return p;
+}
+
+static guest_process_info info_of(const guest_process *p) {
+        return (guest_process_info){ .id = p->record->id,
+                                     .pid = p->pid,
+                                     .terminal = p->record->terminal,
+                                     .ended = p->ended,
+                                     .exit_status = p->exit_status,
+                                     .exited_at_usec = p->exited_at_usec };
+}
+
+size_t guest_processes_count(const guest_processes *g) {
+        return g->n;
+}
+
+void guest_processes_list(const guest_processes *g,
+                          void (*each)(const guest_process_info *info, void *userdata),
+                          void *userdata) {
+        for (const guest_process *p = g->first; p; p = p->next) {
+                guest_process_info info = info_of(p);
+
+                each(&info, userdata);
+        }
+}
+
+static void save(guest_processes *g) {
+        int r = exec_records_write(g->dir_fd, GUEST_EXECS_FILE, g->generation, &g->records);
+
+        if (r < 0)
+                log_warning("%s: %s", GUEST_EXECS_FILE, strerror(-r));
+}
+
+static void end_waits(guest_processes *g, const guest_process *p, int r, const ferry_error *error) {
+        guest_process_info info = info_of(p);
+        waiting **at = &g->waits;
+
+        while (*at) {
+                waiting *w = *at;
+
+                if (w->process != p) {
+                        at = &w->next;
+                        continue;
+                }
+                *at = w->next;
+                g->n_waits--;
+                w->done(r, error, r < 0 ? NULL : &info, w->userdata);
+                free(w);
+                at = &g->waits; /* the callback may have changed the list */
+        }
+}
+
+static void drop(guest_processes *g, guest_process *p) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        ferry_error_set(&error, FERRY_NOT_FOUND, -ENOENT, "the program was deleted");
+        end_waits(g, p, -ENOENT, &error);
+        for (guest_process **at = &g->first; *at; at = &(*at)->next)
+                if (*at == p) {
+                        *at = p->next;
+                        break;
+                }
+        for (exec_record **at = &g->records.first; *at; at = &(*at)->next)
+                if (*at == p->record) {
+                        *at = p->record->next;
+                        break;
+                }
+        guest_stdio_free(p->io);
+        for (uint32_t i = 0; i < 2; i++)
+                guest_keeps_drop(g->keeps, p->record->stream + i);
+        exec_record_free(p->record);
+        free(p);
+        g->n--;
+}
+
+/* ---- the agent's answers ---- */
+
+static int judge(int r, const ttrpc_status *status, ferry_error *error) {
+        if (r == -ETIMEDOUT)
+                return ferry_error_set(error, FERRY_DEADLINE_EXCEEDED, r,
+                                       "the guest's agent does not answer: is it still booting, "
+                                       "and has its image an agent?");
+        if (r < 0)
+                return ferry_error_set(error, FERRY_UNAVAILABLE, r,
+                                       "the connection to the guest's agent was lost");
+        if (status->code != TTRPC_OK)
+                return ferry_error_set(error, (ferry_code)status->code, -EREMOTEIO, "%s",
+                                       status->message);
+        return 0;
+}
+
+/* Frees the operation. */
+static void finish(operation *o, int r, const ferry_error *error, const guest_process *p) {
+        guest_process_info info;
+
+        if (p)
+                info = info_of(p);
+        if (o->done)
+                o->done(r, error, p ? &info : NULL, o->userdata);
+        free(o);
+}
+
+static operation *operation_new(guest_processes *g, const char *id, guest_done done,
+                                void *userdata) {
+        operation *o = calloc(1, sizeof(*o));
+
+        if (!o)
+                return NULL;
+        *o = (operation){ .owner = g, .done = done, .userdata = userdata };
+        snprintf(o->id, sizeof(o->id), "%s", id);
+        return o;
+}
+
+static void on_ended(int r, const ttrpc_status *status,
+                     const Ferry__Agent__V1__WaitResponse *response, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(freep) operation *o = userdata;
+        guest_processes *g = o->owner;
+        guest_process *p = find(g, o->id);
+
+        if (!p || g->closing)
+                return;
+        r = judge(r, status, &error);
+        if (r == 0) {
+                p->ended = true;
+                p->exit_status = response->exit_status;
+                p->exited_at_usec = response->exited_at_usec;
+                end_waits(g, p, 0, NULL);
+        } else if (error.code == FERRY_NOT_FOUND) {
+                /* the shim before this one died before it had started it */
+                drop(g, p);
+                save(g);
+        } else
+                end_waits(g, p, r, &error);
+}
+
+/* From here on its end is known as soon as it comes. */
+static int watch(guest_process *p) {
+        Ferry__Agent__V1__WaitRequest request = FERRY__AGENT__V1__WAIT_REQUEST__INIT;
+        operation *o = operation_new(p->owner, p->record->id, NULL, NULL);
+        int r;
+
+        if (!o)
+                return -ENOMEM;
+        request.id = p->record->id;
+        r = ferry_agent_v1_agent_wait_start(guest_link_client(p->owner->link), &request, NULL,
+                                            on_ended, o, NULL);
+        if (r < 0)
+                free(o);
+        return r;
+}
+
+/* ---- starting ---- */
+
+static void on_io_end(guest_stdio *io, void *userdata) {
+}
+
+/* Both ends of a FIFO, so that neither waits for the other side, nor sees it go. */
+static int open_fifo(const char *path, int *ret) {
+        *ret = -EBADF;
+        if (!path || path[0] == '\0')
+                return 0;
+        *ret = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+        return *ret < 0 ? -errno : 0;
+}
+
+static int open_io(guest_process *p, const char **ret_bad) {
+        guest_processes *g = p->owner;
+        const exec_record *e = p->record;
+        int fds[3] = { -EBADF, -EBADF, -EBADF }, r = 0;
+        guest_stdio_spec spec = { .stream = e->stream, .has_err = !e->terminal };
+
+        for (size_t i = 0; r == 0 && i < ELEMENTS(fds); i++) {
+                r = open_fifo(e->stdio[i], &fds[i]);
+                if (r < 0)
+                        *ret_bad = e->stdio[i];
+        }
+        for (uint32_t i = 0; r == 0 && i < 2; i++) {
+                spec.keep[i] = guest_keeps_get(g->keeps, e->stream + i);
+                if (!spec.keep[i])
+                        r = -ENOSPC;
+        }
+        if (r < 0) {
+                for (size_t i = 0; i < ELEMENTS(fds); i++)
+                        fd_close(fds[i]);
+                return r;
+        }
+        spec.in = fds[0];
+        spec.out = fds[1];
+        spec.err = fds[2];
+        return guest_stdio_new(guest_link_streams(g->link), g->event, &spec, on_io_end, p, &p->io);
+}
+
+static int add(guest_processes *g, exec_record *record, guest_process **ret) {
+        guest_process *p = calloc(1, sizeof(*p));
+
+        if (!p)
+                return -ENOMEM;
+        *p = (guest_process){ .next = g->first, .owner = g, .record = record };
+        g->first = p;
+        g->n++;
+        *ret = p;
+        return 0;
+}
+
+static int make_record(guest_processes *g, const guest_process_spec *spec, exec_record **ret) {
+        _cleanup_(exec_record_freep) exec_record *e = calloc(1, sizeof(*e));
+
+        if (!e)
+                return -ENOMEM;
+        e->stream = g->records.next_stream;
+        e->terminal = spec->terminal;
+        e->id = strdup(spec->id);
+        if (!e->id)
+                return -ENOMEM;
+        for (size_t i = 0; i < ELEMENTS(e->stdio); i++)
+                if (spec->stdio[i] && spec->stdio[i][0]) {
+                        e->stdio[i] = strdup(spec->stdio[i]);
+                        if (!e->stdio[i])
+                                return -ENOMEM;
+                }
+        *ret = TAKE_PTR(e);
+        return 0;
+}
+
+static void on_started(int r, const ttrpc_status *status,
+                       const Ferry__Agent__V1__StartResponse *response, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        operation *o = userdata;
+        guest_processes *g = o->owner;
+        guest_process *p = find(g, o->id);
+        bool answered = r == 0;
+
+        r = judge(r, status, &error);
+        if (r == 0 && p) {
+                p->pid = response->pid;
+                r = watch(p);
+                if (r < 0)
+                        ferry_error_set_errno(&error, r, "watch %s", o->id);
+        } else if (answered && p && !g->closing) {
+                /* it does not run: nothing of it stays */
+                drop(g, p);
+                save(g);
+                p = NULL;
+        } else if (p && !g->closing)
+                (void)watch(p); /* it may run */
+        finish(o, r, &error, r < 0 ? NULL : p);
+}
+
+static int ask_start(guest_process *p, const guest_process_spec *spec, operation *o) {
+        Ferry__Agent__V1__StartRequest q = FERRY__AGENT__V1__START_REQUEST__INIT;
+
+        q.id = (char *)spec->id;
+        q.args = spec->args;
+        q.n_args = spec->n_args;
+        q.env = spec->env;
+        q.n_env = spec->n_env;
+        q.cwd = (char *)(spec->cwd ? spec->cwd : "");
+        q.uid = spec->uid;
+        q.gid = spec->gid;
+        q.terminal = spec->terminal;
+        q.rows = spec->rows;
+        q.columns = spec->columns;
+        q.stream = p->record->stream;
+        return ferry_agent_v1_agent_start_start(guest_link_client(p->owner->link), &q,
+                                                &call_options, on_started, o, NULL);
+}
+
+int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done done, void *userdata,
+               ferry_error *reterr) {
+        exec_record *record = NULL;
+        const char *bad = NULL;
+        guest_process *p;
+        operation *o;
+        int r;
+
+        if (strlen(spec->id) == 0 || strlen(spec->id) > GUEST_PROCESS_ID_MAX)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "an id has 1 to %u letters", GUEST_PROCESS_ID_MAX);
+        if (find(g, spec->id))
+                return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
+                                       "there is a program '%s' already", spec->id);
+        if (g->n == GUEST_PROCESSES_MAX)
+                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENFILE,
+                                       "%u programs are there already", GUEST_PROCESSES_MAX);
+        r = make_record(g, spec, &record);
+        if (r == 0)
+                r = add(g, record, &p);
+        if (r < 0) {
+                exec_record_free(record);
+                return ferry_error_set_errno(reterr, r, "exec");
+        }
+        record->next = g->records.first;
+        g->records.first = record;
+        g->records.next_stream += 2;
+        o = operation_new(g, spec->id, done, userdata);
+        r = o ? open_io(p, &bad) : -ENOMEM;
+        if (r == 0) {
+                save(g);
+                r = ask_start(p, spec, o);
+        }
+        if (r < 0) {
+                free(o);
+                drop(g, p);
+                save(g);
+                return ferry_error_set_errno(reterr, r, "%s", bad ? bad : "exec");
+        }
+        return 0;
+}
+
+/* ---- the rest ---- */
+
+int guest_wait(guest_processes *g, const char *id, guest_done done, void *userdata,
+               ferry_error *reterr) {
+        guest_process *p = need(g, id, reterr);
+        waiting *w;
+
+        if (!p)
+                return -ENOENT;
+        if (p->ended) {
+                guest_process_info info = info_of(p);
+
+                done(0, NULL, &info, userdata);
+                return 0;
+        }
+        w = g->n_waits < WAITS_MAX ? malloc(sizeof(*w)) : NULL;
+        if (!w)
+                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENOMEM,
+                                       "too many wait already");
+        *w = (waiting){ .next = g->waits, .process = p, .done = done, .userdata = userdata };
+        g->waits = w;
+        g->n_waits++;
+        return 0;
+}
+
+void guest_wait_forget(guest_processes *g, void *userdata) {
+        waiting **at = &g->waits;
+
+        while (*at) {
+                waiting *w = *at;
+
+                if (w->userdata != userdata) {
+                        at = &w->next;
+                        continue;
+                }
+                *at = w->next;
+                g->n_waits--;
+                free(w);
+        }
+}
+
+static void on_signalled(int r, const ttrpc_status *status,
+                         const Ferry__Agent__V1__SignalResponse *response, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        r = judge(r, status, &error);
+        finish(userdata, r, &error, NULL);
+}
+
+static void on_resized(int r, const ttrpc_status *status,
+                       const Ferry__Agent__V1__ResizeResponse *response, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        r = judge(r, status, &error);
+        finish(userdata, r, &error, NULL);
+}
+
+static void on_deleted(int r, const ttrpc_status *status,
+                       const Ferry__Agent__V1__DeleteResponse *response, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        operation *o = userdata;
+        guest_process *p = find(o->owner, o->id);
+
+        r = judge(r, status, &error);
+        if (r < 0 && error.code == FERRY_NOT_FOUND) {
+                ferry_error_done(&error);
+                r = 0;
+        }
+        if (r == 0 && p && !o->owner->closing) {
+                drop(o->owner, p);
+                save(o->owner);
+        }
+        finish(o, r, &error, NULL);
+}
+
+static int started(operation *o, int r, ferry_error *reterr) {
+        if (r == 0)
+                return 0;
+        free(o);
+        return ferry_error_set_errno(reterr, r, "ask the guest's agent");
+}
+
+int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done done,
+                 void *userdata, ferry_error *reterr) {
+        Ferry__Agent__V1__SignalRequest q = FERRY__AGENT__V1__SIGNAL_REQUEST__INIT;
+        guest_process *p = need(g, id, reterr);
+        operation *o;
+
+        if (!p)
+                return -ENOENT;
+        o = operation_new(g, id, done, userdata);
+        q.id = p->record->id;
+        q.signal = number;
+        return started(o,
+                       o ? ferry_agent_v1_agent_signal_start(guest_link_client(g->link), &q,
+                                                             &call_options, on_signalled, o, NULL)
+                         : -ENOMEM,
+                       reterr);
+}
+
+int guest_resize(guest_processes *g, const char *id, uint32_t rows, uint32_t columns,
+                 guest_done done, void *userdata, ferry_error *reterr) {
+        Ferry__Agent__V1__ResizeRequest q = FERRY__AGENT__V1__RESIZE_REQUEST__INIT;
+        guest_process *p = need(g, id, reterr);
+        operation *o;
+
+        if (!p)
+                return -ENOENT;
+        o = operation_new(g, id, done, userdata);
+        q.id = p->record->id;
+        q.rows = rows;
+        q.columns = columns;
+        return started(o,
+                       o ? ferry_agent_v1_agent_resize_start(guest_link_client(g->link), &q,
+                                                             &call_options, on_resized, o, NULL)
+                         : -ENOMEM,
+                       reterr);
+}
+
+int guest_close_in(guest_processes *g, const char *id, ferry_error *reterr) {
+        guest_process *p = need(g, id, reterr);
+
+        if (!p)
+                return -ENOENT;
+        guest_stdio_close_in(p->io);
+        return 0;
+}
+
+int guest_delete(guest_processes *g, const char *id, guest_done done, void *userdata,
+                 ferry_error *reterr) {
+        Ferry__Agent__V1__DeleteRequest q = FERRY__AGENT__V1__DELETE_REQUEST__INIT;
+        guest_process *p = need(g, id, reterr);
+        operation *o;
+
+        if (!p)
+                return -ENOENT;
+        if (!p->ended)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "'%s' is still running", id);
+        o = operation_new(g, id, done, userdata);
+        q.id = p->record->id;
+        return started(o,
+                       o ? ferry_agent_v1_agent_delete_start(guest_link_client(g->link), &q,
+                                                             &call_options, on_deleted, o, NULL)
+                         : -ENOMEM,
+                       reterr);
+}
+
+/* ---- beginning and end ---- */
+
+/* What the shim before this one left. A FIFO that is not there any more has no reader either: the
+ * program's bytes are thrown away, as its reader would have had it. */
+static void take_over(guest_processes *g) {
+        exec_record *e = g->records.first;
+
+        while (e) {
+                exec_record *next = e->next;
+                const char *bad = NULL;
+                guest_process *p;
+                int r;
+
+                r = add(g, e, &p);
+                if (r == 0)
+                        r = open_io(p, &bad);
+                if (r < 0 && bad) {
+                        for (size_t i = 0; i < ELEMENTS(e->stdio); i++) {
+                                free(e->stdio[i]);
+                                e->stdio[i] = NULL;
+                        }
+                        r = open_io(p, &bad);
+                }
+                if (r == 0)
+                        r = watch(p);
+                if (r < 0)
+                        log_warning("program %s in the guest: %s", e->id, strerror(-r));
+                e = next;
+        }
+        if (g->n > 0)
+                guest_port_resume(guest_link_streams(g->link));
+}
+
+void guest_processes_forget(int dir_fd) {
+        (void)unlinkat(dir_fd, GUEST_EXECS_FILE, 0);
+        (void)unlinkat(dir_fd, GUEST_EXECS_KEEP_FILE, 0);
+}
+
+int guest_processes_new(sd_event *event, const char *state_dir, const char *generation,
+                        guest_processes **ret, ferry_error *reterr) {
+        _cleanup_(guest_processes_freep) guest_processes *g = calloc(1, sizeof(*g));
+        int r;
+
+        if (!g)
+                return ferry_error_set_errno(reterr, -ENOMEM, "the guest's programs");
+        g->dir_fd = -EBADF;
+        g->event = sd_event_ref(event);
+        g->generation = strdup(generation);
+        g->dir_fd = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        r = !g->generation ? -ENOMEM : g->dir_fd < 0 ? -errno : 0;
+        if (r == 0)
+                r = exec_records_read(g->dir_fd, GUEST_EXECS_FILE, generation, &g->records);
+        if (r == 0 && !g->records.first)
+                guest_processes_forget(g->dir_fd);
+        if (r == 0)
+                r = guest_keeps_open(g->dir_fd, GUEST_EXECS_KEEP_FILE, GUEST_STDIO_BUFFER,
+                                     &g->keeps);
+        if (r == 0)
+                r = guest_link_new(event, state_dir, &g->link);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "the guest's programs");
+        take_over(g);
+        *ret = TAKE_PTR(g);
+        return 0;
+}
+
+guest_processes *guest_processes_free(guest_processes *g) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (!g)
+                return NULL;
+        g->closing = true;
+        ferry_error_set(&error, FERRY_UNAVAILABLE, -ECANCELED, "the shim lets go of the guest");
+        while (g->first) {
+                guest_process *p = g->first;
+
+                end_waits(g, p, -ECANCELED, &error);
+                g->first = p->next;
+                guest_stdio_free(p->io);
+                free(p);
+        }
+        while (g->records.first) {
+                exec_record *e = g->records.first;
+
+                g->records.first = e->next;
+                exec_record_free(e);
+        }
+        guest_link_free(g->link); /* ends the calls under way */
+        guest_keeps_free(g->keeps);
+        sd_event_unref(g->event);
+        fd_close(g->dir_fd);
+        free(g->generation);
+        free(g);
+        return NULL;
+}

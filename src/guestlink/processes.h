@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The programs that the host runs in its guest: started, waited for, their bytes carried between
+ * the guest and FIFOs here. What outlives the shim (which programs, their FIFOs, how far their
+ * streams are) is in the state directory; the next shim goes on. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <systemd/sd-event.h>
+
+#include "base/error.h"
+
+#define GUEST_PROCESSES_MAX   128U
+#define GUEST_PROCESS_ID_MAX  128U
+#define GUEST_EXECS_FILE      "execs.json"
+#define GUEST_EXECS_KEEP_FILE "execs.keep"
+
+typedef struct guest_processes guest_processes;
+typedef struct guest_process guest_process;
+
+typedef struct guest_process_spec {
+        const char *id;
+        char **args;
+        size_t n_args;
+        char **env;
+        size_t n_env;
+        const char *cwd;
+        uint32_t uid, gid;
+        bool terminal;
+        uint32_t rows, columns;
+        const char *stdio[3]; /* FIFOs; "" or NULL: none */
+} guest_process_spec;
+
+typedef struct guest_process_info {
+        const char *id;
+        uint32_t pid;
+        bool terminal, ended;
+        uint32_t exit_status;
+        uint64_t exited_at_usec;
+} guest_process_info;
+
+/* r: 0 or negative with `error`; `info` is borrowed, NULL when there is nothing to tell. Later,
+ * never from inside the call. */
+typedef void (*guest_done)(int r, const ferry_error *error, const guest_process_info *info,
+                           void *userdata);
+
+/* `generation` names the VM (a new one has none of the programs of the one before). */
+int guest_processes_new(sd_event *event, const char *state_dir, const char *generation,
+                        guest_processes **ret, ferry_error *reterr);
+/* Lets go: the programs run on. What waits gets -ECANCELED. */
+guest_processes *guest_processes_free(guest_processes *g);
+/* The VM is gone, and what it ran with it: forgets the files too. */
+void guest_processes_forget(int dir_fd);
+
+/* That run or have not been deleted. */
+size_t guest_processes_count(const guest_processes *g);
+void guest_processes_list(const guest_processes *g,
+                          void (*each)(const guest_process_info *info, void *userdata),
+                          void *userdata);
+
+/* Negative: refused, `done` is not called. */
+int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done done, void *userdata,
+               ferry_error *reterr);
+int guest_wait(guest_processes *g, const char *id, guest_done done, void *userdata,
+               ferry_error *reterr);
+/* `userdata`'s waits end without a word. */
+void guest_wait_forget(guest_processes *g, void *userdata);
+int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done done,
+                 void *userdata, ferry_error *reterr);
+int guest_resize(guest_processes *g, const char *id, uint32_t rows, uint32_t columns,
+                 guest_done done, void *userdata, ferry_error *reterr);
+/* Standard input ends behind what its FIFO holds now. At once. */
+int guest_close_in(guest_processes *g, const char *id, ferry_error *reterr);
+/* Of a program that has ended. */
+int guest_delete(guest_processes *g, const char *id, guest_done done, void *userdata,
+                 ferry_error *reterr);
+
+DEFINE_CLEANUP(guest_processes *, guest_processes_free)
