@@ -32,7 +32,8 @@
 #define DISCARDED_COPY IN_SESSION, RPC(CLEANUP) = TO(IDLE, FORGET)
 #define DISCARD_ON_CALL                                                                            \
         RPC(CANCEL) = START(D_CANCELLING, DISCARD), RPC(CLEANUP) = START(D_CANCELLING, DISCARD)
-/* After a break: the caller may bring a new socket; it also counts as one while the old is open. */
+/* After a break the caller may bring a new socket. Where the other side may have decided, it also
+ * counts as a break while the old one is open. */
 #define REJOIN(self) RPC(SOCKET) = STAY(self, REJOIN)
 #define ANSWERS(self, word)                                                                        \
         REJOIN(self), EV(REJOINED) = STAY(self, word), EV(WANT) = STAY(self, word)
@@ -317,7 +318,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         },
         [MIG_D_LOADED] = {
                 IN_SESSION,
-                RPC(SOCKET) = TO(D_UNDECIDED, REJOIN),
+                RPC(SOCKET) = IS(ALREADY),
                 RPC(TRANSFER) = IS(NOP),
                 DISCARD_ON_CALL,
                 RPC(STOP) = START(D_STOPPING, DISCARD),
@@ -331,7 +332,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_D_READY] = {
                 IN_SESSION,
                 DISCARD_ON_CALL,
-                RPC(SOCKET) = TO(D_UNDECIDED, REJOIN),
+                RPC(SOCKET) = IS(ALREADY),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = START(D_STOPPING, DISCARD),
                 RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),
@@ -345,7 +346,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
         [MIG_D_WANTED] = {
                 IN_SESSION,
                 DISCARD_ON_CALL,
-                RPC(SOCKET) = TO(D_UNDECIDED, REJOIN),
+                RPC(SOCKET) = IS(ALREADY),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = START(D_STOPPING, DISCARD),
                 RPC(STOP_FORCE) = START(D_STOPPING, DISCARD),

@@ -185,8 +185,23 @@ static void wait_settled(host *h, const place *at, matrix_call call, const char 
         }
 }
 
+static void rejoin(world *w) {
+        host *const hosts[] = { &w->p.a, &w->p.b };
+
+        connect_hosts(&w->p);
+        for (size_t i = 0; i < ELEMENTS(hosts); i++) {
+                answer a;
+
+                if (hosts[i]->pid <= 0)
+                        continue;
+                world_send(w, hosts[i], hosts[i]->client, CALL_SOCKET, w->p.session, &a);
+                world_collect(hosts[i]->client, &a);
+        }
+}
+
 static void try_move(world *w, const place *at, const matrix_row *row, matrix_call call) {
         answer first, second;
+        bool again; /* a socket after a break: the first one's connection may be gone */
         ttrpc_client *other;
         look after;
         host *h;
@@ -194,6 +209,9 @@ static void try_move(world *w, const place *at, const matrix_row *row, matrix_ca
 
         at->reach(w);
         h = host_of(w, at);
+        again = call == CALL_SOCKET && w->had_socket;
+        if (again)
+                connect_hosts(&w->p);
         other = world_second(w, h);
         world_hold(w, h->pid);
         if (at->lead != N_CALLS)
@@ -217,6 +235,8 @@ static void try_move(world *w, const place *at, const matrix_row *row, matrix_ca
         check_code(at, call, "", &first, 0);
         check_code(at, call, ", at the same time", &second, expected);
         assert_false(host_runs(&w->p.a) && host_runs(&w->p.b));
+        if (again) /* what one side did not hear for it, it hears now */
+                rejoin(w);
         world_reset(w);
 }
 
