@@ -124,6 +124,21 @@ int call_finalize(rpc *shim, const char *session_id, FinalizeAction action,
         return rpc_call(shim, MIGRATION, "FinalizeSandbox", &request.base, SETTLE, NULL, reterr);
 }
 
+int call_finalize_forced(rpc *shim, const char *session_id, const char *fenced, const char *reason,
+                         bool copy_may_be_stale, ferry_error *reterr) {
+        FinalizeSandboxRequest request = FINALIZE_SANDBOX_REQUEST__INIT;
+        ForceGrounds grounds = FORCE_GROUNDS__INIT;
+
+        grounds.fenced = (char *)fenced;
+        grounds.reason = (char *)reason;
+        grounds.copy_may_be_stale = copy_may_be_stale;
+        request.session_id = (char *)session_id;
+        request.action = FINALIZE_ACTION__FINALIZE_ACTION_RESUME;
+        request.force = true;
+        request.force_grounds = &grounds;
+        return rpc_call(shim, MIGRATION, "FinalizeSandbox", &request.base, SETTLE, NULL, reterr);
+}
+
 int call_cancel(rpc *shim, const char *session_id, ferry_error *reterr) {
         CancelRequest request = CANCEL_REQUEST__INIT;
 

@@ -36,5 +36,8 @@ int call_notifications(rpc *shim, const char *session_id, rpc_on_message on_mess
 /* `record`: the other side's, or NULL. */
 int call_finalize(rpc *shim, const char *session_id, FinalizeAction action,
                   const ProtobufCBinaryData *record, ferry_error *reterr);
+/* RESUME without the other side, on these grounds. */
+int call_finalize_forced(rpc *shim, const char *session_id, const char *fenced, const char *reason,
+                         bool copy_may_be_stale, ferry_error *reterr);
 int call_cancel(rpc *shim, const char *session_id, ferry_error *reterr);
 int call_cleanup(rpc *shim, const char *session_id, ferry_error *reterr);

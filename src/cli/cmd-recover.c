@@ -22,7 +22,8 @@
 
 typedef struct recover_values {
         const char *to;
-        bool cancel;
+        bool cancel, force, stale;
+        const char *fenced, *reason;
 } recover_values;
 
 static const cli_option options[] = {
@@ -30,6 +31,14 @@ static const cli_option options[] = {
           CLI_OPTION_TEXT, offsetof(recover_values, to) },
         { "cancel", NULL, "roll back a transfer that is still under way", CLI_OPTION_SWITCH,
           offsetof(recover_values, cancel) },
+        { "force", NULL, "run this host's copy, the other host being lost for good",
+          CLI_OPTION_SWITCH, offsetof(recover_values, force) },
+        { "fenced", "PROOF", "with --force: how it is known that the other host is off",
+          CLI_OPTION_TEXT, offsetof(recover_values, fenced) },
+        { "reason", "TEXT", "with --force: for the audit log", CLI_OPTION_TEXT,
+          offsetof(recover_values, reason) },
+        { "copy-may-be-stale", NULL, "with --force at a destination: the source may have run on",
+          CLI_OPTION_SWITCH, offsetof(recover_values, stale) },
 };
 
 /* One of the two hosts. */
@@ -258,6 +267,44 @@ static cli_exit settle(recovery *r, ferry_error *error) {
         return code;
 }
 
+/* Without the other side. What it says, where it can be asked, counts more than any proof. */
+static cli_exit force(recovery *r, ferry_error *error) {
+        const Ferry__Shim__V1__Session *s = session_of(&r->here), *other = session_of(&r->there);
+        char state[64];
+
+        if (!s) {
+                ferry_error_set(error, FERRY_FAILED_PRECONDITION, -ENOENT,
+                                "%s has no migration session in %s: there is nothing to force",
+                                r->name, r->cli->root);
+                return cli_fail(error);
+        }
+        if (r->there.status && has_part(&r->there, s->session_id) &&
+            !(other && strcmp(other->detail, "D_LOST") == 0)) {
+                ferry_error_set(error, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                "the other host, %s, answers: `ferry --root %s recover %s` without "
+                                "--force settles it",
+                                r->there.host->root, r->cli->root, r->name);
+                return cli_fail(error);
+        }
+        if (call_finalize_forced(r->here.shim, s->session_id, r->values->fenced, r->values->reason,
+                                 r->values->stale, error) < 0 ||
+            call_cleanup(r->here.shim, s->session_id, error) < 0)
+                return cli_fail(error);
+        pair_forget(r->cli->root, r->name);
+        protobuf_c_message_free_unpacked(&r->here.status->base, NULL);
+        r->here.status = NULL;
+        if (call_status(r->here.shim, &r->here.status, error) < 0)
+                return cli_fail(error);
+        (void)reach_vm_state(r->here.status, state);
+        if (r->cli->json)
+                return output_json(json_pack("{s:s, s:s, s:s, s:s}", "name", r->name, "outcome",
+                                             "forced", "vm_state", state, "runs_at",
+                                             r->here.host->name));
+        printf("%s is %s on host %s, by force (%s/%s/audit.log)\n", r->name, state,
+               r->here.host->name, r->cli->root, r->name);
+        return CLI_EXIT_OK;
+}
+
 static cli_exit recover(recovery *r, ferry_error *error) {
         const char *target = r->values->to;
         int e;
@@ -275,10 +322,12 @@ static cli_exit recover(recovery *r, ferry_error *error) {
                                 session_of(&r->here) ? session_of(&r->here)->session_id : NULL);
         if (!target)
                 target = r->recorded;
-        if (!target)
+        if (!target && !r->values->force)
                 return session_of(&r->here) ? explain_session(r) : finish_alone(r);
-        if (look_there(r, target, error) < 0)
+        if (target && look_there(r, target, error) < 0)
                 return cli_fail(error);
+        if (r->values->force)
+                return force(r, error);
         if (session_of(&r->here) || session_of(&r->there))
                 return settle(r, error);
         if (clear_leftover(r, &r->there, &r->here)) {
@@ -311,6 +360,11 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
         if (r.values->to && outcome_is_same_place(cli->root, r.values->to))
                 return cli_fail_usage("recover",
                                       "--to is this host: name the migration's other one");
+        if (r.values->force && (!r.values->fenced || !r.values->reason))
+                return cli_fail_usage("recover", "--force needs --fenced and --reason");
+        if (!r.values->force && (r.values->fenced || r.values->reason || r.values->stale))
+                return cli_fail_usage("recover", "--fenced, --reason and --copy-may-be-stale go "
+                                                 "with --force");
         code = recover(&r, &error);
         recovery_done(&r);
         return code;
@@ -318,7 +372,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
 
 const cli_verb cmd_recover = {
         .name = "recover",
-        .arguments = "NAME [--to TARGET] [--cancel]",
+        .arguments = "NAME [--to TARGET] [--cancel | --force --fenced PROOF --reason TEXT]",
         .summary = "bring back a sandbox: its shim, and a migration that was left open",
         .details =
                 "A shim that died is started again: QEMU outlives it, the guest does not notice. A "
@@ -329,7 +383,11 @@ const cli_verb cmd_recover = {
                 "0: it is whole, and runs on the side that is told. 1: its VM has ended. 4: a "
                 "transfer is under\nway and its source owns it: wait, or --cancel. 6: undecided, "
                 "as "
-                "the other side cannot be asked;\nboth are left as they are.",
+                "the other side cannot be asked;\nboth are left as they are.\n\n"
+                "--force runs this host's copy of an undecided session without the other side. If "
+                "that still runs\nit, there are two: make sure first that its host is off, and say "
+                "how in --fenced. Both texts go\nto the sandbox's audit.log. Refused while the "
+                "other host answers.",
         .has_json = true,
         .options = options,
         .n_options = ELEMENTS(options),

@@ -225,6 +225,7 @@ static cli_exit undecided(const cli_context *cli, mover *m, const ferry_error *e
                 "  To look:                  ferry --root %s status %s\n"
                 "                            ferry --root %s status %s\n"
                 "  Once both hosts answer:   ferry --root %s recover %s --to %s\n"
+                "  If the other is lost for good: see --force of `ferry recover --help`\n"
                 "  To give it up, though it may be the only copy:\n"
                 "                            ferry --root %s stop %s --force\n",
                 ferry_error_message(error), m->name, m->from->root, m->name, m->to->root, m->name,

@@ -179,10 +179,10 @@ int sandbox_has_shim(const char *root, const char *name, bool *ret, pid_t *ret_p
  */
 static bool is_file_of_ours(const char *file) {
         static const char *const names[] = {
-                "config.json",      "qemu.json",    "journal",    "shim.log",   "qemu.log",
-                "console.log",      "console.sock", "qmp.sock",   "fd.sock",    "shim.sock",
-                "control.sock",     "streams.sock", "execs.json", "execs.keep", "migration.json",
-                SESSION_TRACE_FILE, LOCK_FILE,
+                "config.json",  "qemu.json",        "journal",    "shim.log",   "qemu.log",
+                "console.log",  "console.sock",     "qmp.sock",   "fd.sock",    "shim.sock",
+                "control.sock", "streams.sock",     "execs.json", "execs.keep", "migration.json",
+                "audit.log",    SESSION_TRACE_FILE, LOCK_FILE,
         };
 
         for (size_t i = 0; i < ELEMENTS(names); i++) {

@@ -109,6 +109,10 @@ def cases(place):
 
     yield ("recover", "here", "--to", "otherhost"), USAGE, "other machines need"
     yield ("recover", "here", "--to", place.a), USAGE, "--to is this host"
+    yield ("recover", "here", "--force"), USAGE, "--force needs --fenced and --reason"
+    yield ("recover", "here", "--reason", "x"), USAGE, "go with --force"
+    yield (("recover", "here", "--force", "--fenced", "x", "--reason", "x"), REFUSED,
+           "there is nothing to force")
     yield ("recover", "here", *to), NOT_FOUND, "has a migration session of here that is open"
 
     yield ("host",), USAGE, "'set' or 'show' is missing"

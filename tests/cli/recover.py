@@ -312,6 +312,15 @@ def test_destination_restarted(place):
     source = place.status("web")
     assert (source["vm_state"], source["qemu_pid"]) == ("paused", qemu), source
     assert "undecided" in place.must("ls").out
+    grounds = "--fenced", "the host of b was switched off", "--reason", "a test"
+    assert "nothing to force" not in recover(place, "--force", *grounds).err
+    status = place.status("web")
+    assert (status["vm_state"], status["qemu_pid"]) == (RUNNING, qemu), status
+    with open(os.path.join(place.a, "web", "audit.log"), encoding="utf-8") as audit:
+        assert "switched off" in audit.read()
+    place.must("stop", "web")
+    place.must("stop", "web", "--force", root=place.b)
+    gone(place, place.a, place.b)
 
 
 def test_source_restarted(place):
@@ -376,8 +385,23 @@ def test_source_stopped_when_all_was_sent(place):
     result = recover(place, root=place.b, code=UNDECIDED)
     assert "UNDECIDED" in result.err and f"--root {place.b} stop web --force" in result.err, result
     assert "undecided" in place.must("ls", root=place.b).out
-    place.must("stop", "web", "--force", root=place.b)
+    grounds = "--force", "--fenced", "the source was ended by hand", "--reason", "a test"
+    refused = recover(place, *grounds, root=place.b, code=2)
+    assert "stale" in refused.err, refused
+    recover(place, *grounds, "--copy-may-be-stale", root=place.b)
+    only_at(place, place.b, place.a)
+    place.must("stop", "web", root=place.b)
     gone(place, place.a, place.b)
+
+
+def test_no_force_while_the_other_side_answers(place):
+    handed_over(place)
+    grounds = "--force", "--fenced", "not at all", "--reason", "a test"
+    result = recover(place, *grounds, code=REFUSED)
+    assert "answers" in result.err, result
+    recover(place)
+    only_at(place, place.b, place.a)
+    place.must("stop", "web", root=place.b)
 
 
 def main():
@@ -400,6 +424,7 @@ def main():
         ("the destination ended in the handover", test_destination_ended),
         ("both ended in the handover", test_both_ended),
         ("another host", test_another_host),
+        ("no force while the other side answers", test_no_force_while_the_other_side_answers),
     ] + ([] if os.geteuid() else [
         ("the destination's host restarted", test_destination_restarted),
         ("the source's host restarted", test_source_restarted),
