@@ -132,7 +132,8 @@ static double throttle_needed(const policy *p, double rest, double shrink) {
 
 /* Some sets are rewritten within a pass with any time at all. */
 static bool is_futile(const policy *p, const policy_pass *ended, double shrink) {
-        return ended->throttle == POLICY_THROTTLE_MAX && shrink >= STANDS_STILL &&
+        return ended->throttle == POLICY_THROTTLE_MAX && !p->options.throttle_lags &&
+               shrink >= STANDS_STILL &&
                (double)ended->remaining >= STANDS_STILL * (double)p->unthrottled_remaining;
 }
 

@@ -41,6 +41,7 @@ typedef struct policy_options {
         uint32_t maximum_passes; /* after this pass the switchover is forced */
         uint32_t overhead_ms;    /* of a blackout: device state and handover */
         bool skip_throttling;
+        bool throttle_lags; /* it follows its steps within seconds, not within a pass */
         bool cancel_over_threshold;
 
         uint32_t threshold_ms;       /* with that: the longest blackout at all; 0: the target */

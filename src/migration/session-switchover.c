@@ -43,6 +43,7 @@ void session_begin_policy(session *s, vm_migrate_options *ret) {
         uint64_t round_trips = mig_link_round_trip_usec(s->link) * ROUND_TRIPS;
         const migration_options *o = &s->options;
 
+        find_throttle(s);
         policy_init(&s->policy,
                     &(policy_options){
                             .target_ms = o->blackout_target_ms,
@@ -50,13 +51,13 @@ void session_begin_policy(session *s, vm_migrate_options *ret) {
                             .maximum_passes = o->maximum_passes,
                             .overhead_ms = OVERHEAD_MS + (uint32_t)(round_trips / USEC_PER_MSEC),
                             .skip_throttling = o->skip_throttling,
+                            .throttle_lags = s->auto_converge,
                             .cancel_over_threshold = o->cancel_over_threshold,
                             .threshold_ms = o->threshold_ms,
                             .throttle_from_pass = o->throttle_from_pass,
                             .first_throttle = o->first_throttle,
                             .throttle_step = o->throttle_step,
                     });
-        find_throttle(s);
         *ret = (vm_migrate_options){
                 .downtime_limit_msec = s->policy.limit_ms,
                 .max_bytes_per_second = o->max_bandwidth,
@@ -246,9 +247,9 @@ void session_at_switchover(session *s) {
         }
 }
 
-/* The guest runs, here or there, or nobody waits for it. */
+/* The copy is over, one way or the other. A guest that has gone takes its throttle along. */
 void session_end_switchover(session *s) {
         s->blackout_timer = sd_event_source_disable_unref(s->blackout_timer);
-        if (sandbox_vm(s->sb) && s->state != MIG_S_HANDED && !session_is_rolling_back(s))
+        if (sandbox_get_vm_state(s->sb) == SANDBOX_VM_RUNNING)
                 vm_throttle_end(sandbox_vm(s->sb));
 }

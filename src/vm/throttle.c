@@ -19,8 +19,8 @@
 #define PROC_MAX   (1U << 20)
 #define PIDS_MAX   (1U << 16)
 
-#define REMOVE_TRIES 20
-#define REMOVE_USEC  500
+#define REMOVE_TRIES 50
+#define REMOVE_USEC  1000
 
 struct throttle {
         throttle_kind kind;
@@ -216,8 +216,8 @@ static int make_cgroup(throttle *t, size_t i) {
         return r;
 }
 
-/* Its threads go back to where the process is. */
-static void remove_cgroup(const throttle *t, const char *cgroup) {
+/* Its threads go back to where the process is. False: it stays behind. */
+static bool remove_cgroup(const throttle *t, const char *cgroup) {
         _cleanup_(freep) char *threads = NULL;
         char path[PATH_MAX];
         size_t n;
@@ -234,26 +234,31 @@ static void remove_cgroup(const throttle *t, const char *cgroup) {
                 }
         for (int tries = 0; unlinkat(t->folder_fd, cgroup, AT_REMOVEDIR) < 0; tries++) {
                 if (errno == ENOENT)
-                        break;
+                        return true;
                 /* a thread that has just ended is no longer listed, and counts for a moment more */
                 if (errno != EBUSY || tries == REMOVE_TRIES) {
                         log_warning("cgroup %s/%s stays behind: %s", t->folder, cgroup,
                                     strerror(errno));
-                        break;
+                        return false;
                 }
                 usleep(REMOVE_USEC);
         }
+        return true;
 }
 
+/* While any of it is there the file stays too: for the next try, or the next shim. */
 static void remove_all(throttle *t) {
+        bool all = true;
         char cgroup[64];
 
         for (size_t i = 0; i < t->n; i++) {
                 cgroup_name(t->pid, i, cgroup);
-                remove_cgroup(t, cgroup);
+                all = remove_cgroup(t, cgroup) && all;
         }
         t->n = 0;
         t->is_set = false;
+        if (!all)
+                return;
         if (unlinkat(t->state_dir_fd, STATE_FILE, 0) < 0 && errno != ENOENT)
                 log_warning("throttle: %s", strerror(errno));
 }
@@ -396,18 +401,20 @@ throttle *throttle_free(throttle *t) {
 }
 
 /* By name: how many there are is not known, and some may be gone. */
-static void remove_found(throttle *t) {
+static bool remove_found(throttle *t) {
         DIR *folder = opendir(t->folder);
         struct dirent *entry;
         char prefix[32];
+        bool all = true;
 
         if (!folder)
-                return;
+                return true;
         snprintf(prefix, sizeof(prefix), "ferry-%d-", (int)t->pid);
         while ((entry = readdir(folder)))
                 if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0)
-                        remove_cgroup(t, entry->d_name);
+                        all = remove_cgroup(t, entry->d_name) && all;
         closedir(folder);
+        return all;
 }
 
 void throttle_recover(int state_dir_fd) {
@@ -430,12 +437,7 @@ void throttle_recover(int state_dir_fd) {
         if (!t || !t->folder)
                 return;
         t->kind = version == 2 ? THROTTLE_V2 : THROTTLE_V1;
-        if (throttle_open(t, state_dir_fd) == 0) {
-                log_info("the guest was left throttled: lifted");
-                remove_found(t);
-        }
-        if (t->state_dir_fd >= 0)
-                remove_all(t); /* the file */
-        else
+        if (throttle_open(t, state_dir_fd) < 0 || remove_found(t))
                 (void)unlinkat(state_dir_fd, STATE_FILE, 0);
+        log_info("a throttle that was left in %s is lifted", t->folder);
 }
