@@ -92,6 +92,8 @@ static double round_up(const chart *c, double most) {
 
         if (c->is_logarithmic)
                 return exp2(ceil(log2(most) / 5) * 5);
+        if (c->format == format_percent)
+                return 100;
         while (c->format == format_rate && unit * 1024 <= most)
                 unit *= 1024;
         return 3 * unit * report_nice_step(most / unit, 3);

@@ -38,8 +38,9 @@ static void headline(FILE *f, const story *s) {
                  format_time(s->wall_usec, when), s->session_id, s->from_root, s->to_root);
 }
 
-static void side_reason(FILE *f, const char *side, const shim_trace *t) {
-        if (t && t->reason[0] && strcmp(t->reason, "cancelled") != 0)
+/* What it adds to what was said already. */
+static void side_reason(FILE *f, const char *said, const char *side, const shim_trace *t) {
+        if (t && t->reason[0] && strcmp(t->reason, "cancelled") != 0 && !strstr(said, t->reason))
                 html_put(f, "<p class=\"soft\">The %s says: %s</p>", side, t->reason);
 }
 
@@ -47,8 +48,8 @@ static void why(FILE *f, const story *s) {
         if (!s->error)
                 return;
         html_put(f, "<section class=\"why\"><h2>Why</h2><p>%s</p>", s->error);
-        side_reason(f, "source", s->traces->source);
-        side_reason(f, "destination", s->traces->destination);
+        side_reason(f, s->error, "source", s->traces->source);
+        side_reason(f, s->error, "destination", s->traces->destination);
         fputs("</section>", f);
 }
 
