@@ -31,6 +31,7 @@ struct journal {
         journal_session *sessions;
         size_t n_sessions;
         bool is_open; /* the last one */
+        bool ending;  /* it has ended, but the line that says so could not be written */
 };
 
 static const char *const mark_names[_JOURNAL_MARK_MAX] = {
@@ -136,21 +137,43 @@ static int apply(journal *j, char *text) {
         return -EBADMSG;
 }
 
+/* A line that is whole: its end, else NULL. The newline becomes a NUL. */
+static char *check_line(char *line, size_t n) {
+        char check[CHECK_SIZE + 1], *end = memchr(line, '\n', n);
+
+        if (!end || end - line < (ptrdiff_t)CHECK_SIZE + 2)
+                return NULL;
+        line_check(line + CHECK_SIZE + 1, (size_t)(end - line) - CHECK_SIZE - 1, check);
+        if (memcmp(line, check, CHECK_SIZE) != 0 || line[CHECK_SIZE] != ' ')
+                return NULL;
+        *end = '\0';
+        return end;
+}
+
+/* Only the last line can be torn: a whole one behind it says that the file was damaged. */
+static bool whole_line_follows(char *text, size_t at, size_t n) {
+        size_t limit = at + strnlen(text + at, n - at);
+
+        for (char *next; (next = memchr(text + at, '\n', limit - at)) != NULL;) {
+                at = (size_t)(next + 1 - text);
+                if (check_line(text + at, limit - at))
+                        return true;
+        }
+        return false;
+}
+
 static int replay(journal *j, char *text, size_t n) {
         size_t at = sizeof(FILE_HEAD) - 1;
 
         if (n < at || memcmp(text, FILE_HEAD, at) != 0)
                 return -EBADMSG;
         while (at < n && text[at] != '\0') {
-                char *line = text + at, check[CHECK_SIZE + 1];
-                char *end = memchr(line, '\n', n - at);
+                char *line = text + at, *end = check_line(line, n - at);
                 int r;
 
-                if (!end || end - line < (ptrdiff_t)CHECK_SIZE + 2)
-                        break; /* torn */
-                *end = '\0';
-                line_check(line + CHECK_SIZE + 1, (size_t)(end - line) - CHECK_SIZE - 1, check);
-                if (memcmp(line, check, CHECK_SIZE) != 0 || line[CHECK_SIZE] != ' ')
+                if (!end && whole_line_follows(text, at, n))
+                        return -EBADMSG;
+                if (!end)
                         break; /* torn */
                 r = apply(j, line + CHECK_SIZE + 1);
                 if (r < 0)
@@ -311,6 +334,8 @@ int journal_begin(journal *j, const char *session_id, bool source, bool direct,
         char text[LINE_MAX_];
         int r;
 
+        if (j->ending)
+                (void)journal_end(j);
         if (j->is_open)
                 return -EBUSY;
         if (!journal_session_id_is_valid(session_id))
@@ -339,8 +364,11 @@ int journal_set(journal *j, journal_mark mark, bool sync) {
         char text[64];
         int r;
 
-        if (!j->is_open)
+        if (!j->is_open || j->ending)
                 return -ENODATA;
+        /* each restart says again what the last one did: that must not fill the file */
+        if (last(j)->mark == mark)
+                return sync && fdatasync(j->fd) < 0 ? -errno : 0;
         snprintf(text, sizeof(text), "mark %s", mark_names[mark]);
         r = append(j, text, sync);
         if (r < 0)
@@ -354,16 +382,17 @@ int journal_end(journal *j) {
 
         if (!j->is_open)
                 return 0;
+        j->ending = true;
         r = append(j, "close", true);
         if (r < 0)
                 return r;
         last(j)->closed = true;
-        j->is_open = false;
+        j->is_open = j->ending = false;
         return 0;
 }
 
 const journal_session *journal_current(const journal *j) {
-        return j->is_open ? last(j) : NULL;
+        return j->is_open && !j->ending ? last(j) : NULL;
 }
 
 const journal_session *journal_find(const journal *j, const char *session_id) {

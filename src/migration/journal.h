@@ -53,6 +53,7 @@ int journal_begin(journal *j, const char *session_id, bool source, bool direct,
 /* The open session's. On a failure nothing is known to be on disk, and the mark in memory is the
  * old one. */
 int journal_set(journal *j, journal_mark mark, bool sync);
+/* Has ended also when the line could not be written: that is tried again before the next begins. */
 int journal_end(journal *j);
 
 /* The open session, or NULL. */

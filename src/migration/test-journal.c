@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -179,6 +181,60 @@ static void test_session_ids(void **state) {
         assert_false(journal_session_id_is_valid("a/b"));
 }
 
+/* Only the last line can be torn. */
+static void test_damage_before_a_whole_line_is_refused(void **state) {
+        fixture *f = *state;
+        _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
+        _cleanup_(freep) char *whole = NULL;
+        char *handed;
+        size_t n;
+
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        assert_int_equal(journal_begin(j, "one", true, false, secret), 0);
+        assert_int_equal(journal_set(j, JOURNAL_HANDED, true), 0);
+        assert_int_equal(journal_set(j, JOURNAL_DONE, true), 0);
+        assert_int_equal(file_read(f->dir, "journal", 1 << 20, &whole, &n), 0);
+        handed = strstr(whole, "mark handed");
+        assert_non_null(handed);
+        *handed = 'n';
+        assert_int_equal(file_replace(f->dir, "journal", whole, n, 0600, false), 0);
+        assert_int_equal(journal_open(f->dir, &again, NULL), -EBADMSG);
+}
+
+static void test_the_same_mark_again_takes_no_room(void **state) {
+        fixture *f = *state;
+        _cleanup_(journal_freep) journal *j = NULL;
+
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        assert_int_equal(journal_begin(j, "one", false, false, secret), 0);
+        for (int i = 0; i < 10000; i++)
+                assert_int_equal(journal_set(j, JOURNAL_DECLINED, false), 0);
+        assert_int_equal(journal_end(j), 0);
+        assert_int_equal(journal_begin(j, "two", false, false, secret), 0);
+}
+
+/* The session is over all the same, and the next one can begin when the disk takes lines again. */
+static void test_an_end_that_cannot_be_written(void **state) {
+        fixture *f = *state;
+        _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
+        struct rlimit old, none;
+
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        assert_int_equal(journal_begin(j, "one", true, false, secret), 0);
+        assert_int_equal(journal_set(j, JOURNAL_RAN_AGAIN, true), 0);
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+        none = (struct rlimit){ .rlim_cur = 0, .rlim_max = old.rlim_max };
+        (void)signal(SIGXFSZ, SIG_IGN);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+        assert_true(journal_end(j) < 0);
+        assert_null(journal_current(j));
+        assert_int_equal(journal_begin(j, "two", true, false, secret), -EBUSY);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+        assert_int_equal(journal_begin(j, "two", true, false, secret), 0);
+        assert_int_equal(journal_open(f->dir, &again, NULL), 0);
+        assert_true(journal_find(again, "one")->closed);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_marks_survive, setup, teardown),
@@ -188,6 +244,12 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_it_is_compacted, setup, teardown),
                 cmocka_unit_test(test_records_are_authentic_or_refused),
                 cmocka_unit_test(test_session_ids),
+                cmocka_unit_test_setup_teardown(test_damage_before_a_whole_line_is_refused, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(test_the_same_mark_again_takes_no_room, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(test_an_end_that_cannot_be_written, setup,
+                                                teardown),
         };
 
         return cmocka_run_group_tests_name("journal", tests, NULL, NULL);
