@@ -3,6 +3,7 @@
 #include "migration/session-internal.h"
 
 #define CONT_RETRIES 10
+#define AGAIN_USEC   (1 * USEC_PER_SEC)
 
 /* ---- messages ---- */
 
@@ -404,21 +405,47 @@ void session_take_over(session *s) {
         try_cont(s);
 }
 
+static void try_again(session *s, sd_event_time_handler_t handler) {
+        s->again_timer = sd_event_source_disable_unref(s->again_timer);
+        if (sd_event_add_time_relative(sandbox_event(s->sb), &s->again_timer, CLOCK_MONOTONIC,
+                                       AGAIN_USEC, 0, handler, s) < 0)
+                log_error("session %s: no timer", s->id);
+}
+
+static void prove_running(session *s);
+
+static int on_prove_again(sd_event_source *source, uint64_t usec, void *userdata) {
+        session *s = userdata;
+
+        s->again_timer = sd_event_source_disable_unref(s->again_timer);
+        if (s->state == MIG_D_RUNNING || s->state == MIG_D_FINALIZED)
+                prove_running(s);
+        return 0;
+}
+
+/* The source keeps its copy until it has this: a line that cannot be written is tried again. */
+static void prove_running(session *s) {
+        int r = journal_set(s->journal, JOURNAL_RUNNING, true);
+
+        if (r < 0) {
+                log_error("session %s: journal: %s; again", s->id, strerror(-r));
+                try_again(s, on_prove_again);
+                return;
+        }
+        session_say_running(s);
+        sandbox_changed(s->sb);
+}
+
 void session_confirm(session *s) {
         /* the trace's, so that its parts add up */
         uint64_t resumed = s->trace.running_usec ? s->trace.running_usec : now_usec();
-        int r;
 
-        r = journal_set(s->journal, JOURNAL_RUNNING, true);
-        if (r < 0)
-                log_error("session %s: journal: %s", s->id, strerror(-r));
         if (s->go_usec) {
                 s->report.resume_usec = resumed - s->go_usec;
                 s->report.blackout_usec = s->stopped_for_usec + s->report.resume_usec;
                 s->report.total_usec = resumed - s->began_usec;
         }
-        if (r == 0)
-                session_say_running(s);
+        prove_running(s);
         (void)vm_announce_self(sandbox_vm(s->sb), ANNOUNCE_ROUNDS, session_ignore_done, s);
         session_publish_blackout(s);
         if (s->options.handover == HANDOVER__HANDOVER_DIRECT)
@@ -444,21 +471,33 @@ void session_release(session *s) {
                 log_error("session %s: quit QEMU: %s", s->id, strerror(-r));
 }
 
+static int on_discard_again(sd_event_source *source, uint64_t usec, void *userdata) {
+        session *s = userdata;
+
+        s->again_timer = sd_event_source_disable_unref(s->again_timer);
+        if (s->state == MIG_D_CANCELLING || s->state == MIG_D_STOPPING || s->state == MIG_D_FAILING)
+                session_discard(s);
+        return 0;
+}
+
+/* The line comes first: without it nobody could ever prove that this copy will not run. And only a
+ * QEMU that is gone is discarded. What does not work now is tried again. */
 void session_discard(session *s) {
         int r;
 
         session_stop_timer(s);
-        r = journal_set(s->journal, JOURNAL_DECLINED, true);
-        if (r < 0)
-                log_error("session %s: journal: %s", s->id, strerror(-r));
         if (s->state == MIG_D_CANCELLING && !s->reason)
                 session_set_reason(s, FERRY_CANCELLED, "cancelled");
         if (!s->link_is_ours)
                 session_close_link(s);
-        r = sandbox_discard_vm(s->sb, session_on_discarded, s);
-        if (r < 0) {
-                log_error("session %s: kill QEMU: %s", s->id, strerror(-r));
-                if (r != -EBUSY)
-                        session_post(s, MIG_EV_DISCARDED);
+        r = journal_set(s->journal, JOURNAL_DECLINED, true);
+        if (r < 0)
+                log_error("session %s: journal: %s; again", s->id, strerror(-r));
+        else {
+                r = sandbox_discard_vm(s->sb, session_on_discarded, s);
+                if (r < 0)
+                        log_error("session %s: kill QEMU: %s; again", s->id, strerror(-r));
         }
+        if (r < 0)
+                try_again(s, on_discard_again);
 }

@@ -79,6 +79,7 @@ struct session {
         sd_event_source *progress_timer;
         sd_event_source *waiter_timer;
         sd_event_source *retry_timer;
+        sd_event_source *again_timer; /* of a line or an end that did not work */
         unsigned n_cont_tries;
         bool cont_unknown; /* one timed out: it may have run */
 

@@ -93,6 +93,7 @@ static void session_clear(session *s) {
         session_end_switchover(s);
         s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
         s->rejoin_timer = sd_event_source_disable_unref(s->rejoin_timer);
+        s->again_timer = sd_event_source_disable_unref(s->again_timer);
         session_trace_end(s);
         session_close_link(s);
         s->notifications = notifications_close(s->notifications);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -244,10 +245,13 @@ static void expect_no_audit(host *h) {
         assert_null(f);
 }
 
-/* No shim cleaned up after its QEMU: the host is off. */
-static void forget_sockets(host *h) {
+/* Shim and QEMU are gone at once, and nobody cleaned up after them. */
+static void power_off(host *h, pid_t qemu) {
         static const char *const names[] = { "console.sock", "qmp.sock" };
 
+        host_kill_shim(h, SIGKILL);
+        assert_int_equal(kill(qemu, SIGKILL), 0);
+        assert_int_equal(waitpid(qemu, NULL, 0), qemu); /* we are its reaper now */
         for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
                 char path[160];
 
@@ -267,9 +271,7 @@ static void test_force_at_a_source_whose_destination_is_fenced(void **state) {
         hand_over_unheard(p);
         call_finalize_forced(p, &p->a, RESUME, &good, FAILED_PRECONDITION); /* it can be asked */
         expect_no_audit(&p->a);
-        assert_int_equal(kill(qemu, SIGKILL), 0); /* and it is fenced */
-        host_kill_shim(&p->b, SIGKILL);
-        forget_sockets(&p->b);
+        power_off(&p->b, qemu); /* and now it is fenced */
         host_wait_undecided(&p->a);
         call_finalize_forced(p, &p->a, RESUME, NULL, INVALID_ARGUMENT);
         call_finalize_forced(p, &p->a, RESUME, &(grounds){ "proof", "", true }, INVALID_ARGUMENT);
@@ -297,9 +299,7 @@ static void test_force_at_a_destination_whose_source_is_fenced(void **state) {
         reach_ready(p);
         hand_over_unheard(p);
         qemu = host_qemu(&p->a);
-        host_kill_shim(&p->a, SIGKILL);
-        assert_int_equal(kill(qemu, SIGKILL), 0);
-        forget_sockets(&p->a);
+        power_off(&p->a, qemu);
         restart(&p->b);
         host_wait_detail(&p->b, "D_UNDECIDED");
         call_finalize(p, &p->b, RESUME, FAILED_PRECONDITION);
