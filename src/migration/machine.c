@@ -54,7 +54,19 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(RESUME) = IS(NO_SESSION),
                 RPC(CANCEL) = IS(NO_SESSION),
                 RPC(CLEANUP) = IS(NOP),
-                RPC(NOTIFICATIONS) = IS(NO_SESSION),
+                RPC(NOTIFICATIONS) = TO(RESERVED, RESERVE),
+        },
+        [MIG_RESERVED] = {
+                IN_SESSION,
+                RPC(EXPORT) = START(S_EXPORTING, EXPORT),
+                RPC(IMPORT) = TO(D_IMPORTED, NONE),
+                /* an abort that comes before the beginning: nothing was begun */
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+                RPC(RESUME) = IS(NOP),
+                RPC(CANCEL) = IS(NOP),
+                RPC(CLEANUP) = TO(IDLE, FORGET),
+                EV(DESERTED) = TO(IDLE, FORGET),
         },
 
         /* ---- source ---- */
@@ -63,6 +75,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(CANCEL) = IS(WAIT),
                 EV(EXPORTED) = TO(S_EXPORTED, NONE),
                 EV(EXPORT_FAILED) = TO(IDLE, FORGET),
+                EV(EXPORT_UNDONE) = TO(RESERVED, UNDO_EXPORT),
                 EV(QEMU_GONE) = TO(IDLE, FORGET),
         },
         [MIG_S_EXPORTED] = {
@@ -484,6 +497,10 @@ static const mig_state_info infos[_MIG_STATE_MAX] = {
                        .wire = "Idle",
                        .side = MIG_SIDE_NONE,
                        .owner = MIG_OWNER_NOBODY },
+        [MIG_RESERVED] = { .name = "RESERVED",
+                           .wire = "Idle",
+                           .side = MIG_SIDE_NONE,
+                           .owner = MIG_OWNER_NOBODY },
         S_(EXPORTING, "SourcePrepared", HERE),
         S_(EXPORTED, "SourceExported", HERE),
         S_(SOCKET_WAITING, "SocketWaiting", HERE),
@@ -566,6 +583,8 @@ const char *mig_event_name(mig_event event) {
                 RPC(NOTIFICATIONS) = "Notifications",
                 EV(EXPORTED) = "exported",
                 EV(EXPORT_FAILED) = "export-failed",
+                EV(EXPORT_UNDONE) = "export-undone",
+                EV(DESERTED) = "deserted",
                 EV(PREPARED) = "prepared",
                 EV(PREPARE_FAILED) = "prepare-failed",
                 EV(SOCKET_TIMEOUT) = "socket-timeout",
@@ -605,7 +624,9 @@ const char *mig_event_name(mig_event event) {
 const char *mig_action_name(mig_action action) {
         static const char *const names[_MIG_ACTION_MAX] = {
                 [MIG_ACT_NONE] = "-",
+                [MIG_ACT_RESERVE] = "reserve",
                 [MIG_ACT_EXPORT] = "export",
+                [MIG_ACT_UNDO_EXPORT] = "undo-export",
                 [MIG_ACT_START_QEMU] = "start-qemu",
                 [MIG_ACT_WAIT_SOCKET] = "wait-socket",
                 [MIG_ACT_ADOPT] = "adopt",

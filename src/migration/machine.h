@@ -12,6 +12,7 @@
 
 typedef enum mig_state {
         MIG_IDLE,
+        MIG_RESERVED, /* subscribed to before it begins: the session id is taken, no more */
 
         MIG_S_EXPORTING, /* collecting what is exported */
         MIG_S_EXPORTED,
@@ -80,6 +81,8 @@ typedef enum mig_event {
         /* what happens */
         MIG_EV_EXPORTED = _MIG_RPC_MAX,
         MIG_EV_EXPORT_FAILED,
+        MIG_EV_EXPORT_UNDONE, /* failed too; the id was reserved, and stays so */
+        MIG_EV_DESERTED,      /* nobody subscribes to a reserved session any more */
         MIG_EV_PREPARED,
         MIG_EV_PREPARE_FAILED,
         MIG_EV_SOCKET_TIMEOUT,
@@ -116,7 +119,9 @@ typedef enum mig_event {
 
 typedef enum mig_action {
         MIG_ACT_NONE,
+        MIG_ACT_RESERVE,
         MIG_ACT_EXPORT,
+        MIG_ACT_UNDO_EXPORT,
         MIG_ACT_START_QEMU,
         MIG_ACT_WAIT_SOCKET, /* start the clock of the socket wait */
         MIG_ACT_ADOPT,       /* keep the socket */

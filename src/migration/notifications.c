@@ -150,6 +150,14 @@ notifications *notifications_close(notifications *n) {
         return NULL;
 }
 
+void notifications_set_origin(notifications *n, Origin origin) {
+        n->origin = origin;
+}
+
+size_t notifications_n_subscribers(const notifications *n) {
+        return n->n_subscribers;
+}
+
 void notifications_set_start(notifications *n, uint64_t realtime_usec) {
         n->start_usec = realtime_usec;
 }

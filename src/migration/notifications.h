@@ -42,6 +42,8 @@ int notifications_new(Origin origin, notifications **ret);
 /* Ends every stream once it has what is left, then frees itself. NULL is fine. */
 notifications *notifications_close(notifications *n);
 
+void notifications_set_origin(notifications *n, Origin origin);
+size_t notifications_n_subscribers(const notifications *n);
 void notifications_set_start(notifications *n, uint64_t realtime_usec);
 uint64_t notifications_start(const notifications *n);
 

@@ -116,8 +116,15 @@ static int refuse(const session *s, mig_event rpc, const mig_cell *cell, ferry_e
                                info->wire, s->reason ? ": " : "", s->reason ? s->reason : "");
 }
 
-/* A call that cannot be answered from the table's cell alone: it would resume a dead VM. */
-static int check_resume(session *s, mig_event rpc, ferry_error *reterr) {
+/* What the table's cell alone cannot say: an OK would claim that a guest runs, or does not. */
+static int check_guest(const session *s, mig_event rpc, ferry_error *reterr) {
+        bool resume = rpc == MIG_RPC_RESUME,
+             stop = rpc == MIG_RPC_STOP || rpc == MIG_RPC_STOP_FORCE;
+
+        if (s->state == MIG_RESERVED && (resume || stop) && resume != !!sandbox_vm(s->sb))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "session %s has not begun, and there is %s VM here", s->id,
+                                       resume ? "no" : "a");
         if (rpc == MIG_RPC_RESUME && session_is_source(s) && !sandbox_vm(s->sb) &&
             mig_state_get(s->state)->owner == MIG_OWNER_HERE)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
@@ -153,7 +160,7 @@ void session_retry_waiters(session *s) {
                         continue;
                 }
                 if (cell->verdict == MIG_OK || cell->verdict == MIG_START) {
-                        int r = check_resume(s, rpc, &error);
+                        int r = check_guest(s, rpc, &error);
 
                         if (r < 0) {
                                 session_complete(s, i, r, &error);
@@ -183,11 +190,12 @@ void session_call(session *s, mig_event rpc, session_reply reply, void *userdata
 
         switch (cell->verdict) {
         case MIG_NOP:
+                r = check_guest(s, rpc, &error);
                 break;
         case MIG_OK:
         case MIG_START:
         case MIG_WAIT:
-                r = check_resume(s, rpc, &error);
+                r = check_guest(s, rpc, &error);
                 if (r < 0)
                         break;
                 if (cell->verdict != MIG_OK) {
@@ -292,6 +300,9 @@ int session_check_new(const session *s, const char *id, mig_event rpc, ferry_err
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "session_id: 1 to %u of letters, digits and ._:@+=-",
                                        JOURNAL_SESSION_ID_MAX);
+        if (s->state == MIG_RESERVED && strcmp(id, s->id) != 0)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "this shim is reserved for another session than %s", id);
         return session_check_state(s, rpc, reterr);
 }
 
@@ -327,7 +338,7 @@ void session_export(session *s, const char *id, const InitializeOptions *message
                 if (r < 0)
                         ferry_error_set_errno(&error, r, "export");
         }
-        if (r == 0) {
+        if (r == 0 && !s->notifications) {
                 r = notifications_new(ORIGIN__ORIGIN_SOURCE, &s->notifications);
                 if (r < 0) {
                         if (copy)
@@ -339,6 +350,7 @@ void session_export(session *s, const char *id, const InitializeOptions *message
                 session_reply_error(reply, userdata, r, &error);
                 return;
         }
+        notifications_set_origin(s->notifications, ORIGIN__ORIGIN_SOURCE);
         session_begin(s, id, true, &options);
         s->options_message = copy;
         session_call(s, MIG_RPC_EXPORT, reply, userdata);
@@ -579,16 +591,46 @@ void session_cleanup(session *s, const char *id, session_reply reply, void *user
         session_call(s, MIG_RPC_CLEANUP, reply, userdata);
 }
 
+/* hcsshim's clients of v0.15.0 subscribe before anything else: that takes the session id. */
+static int reserve(session *s, const char *id, ferry_error *reterr) {
+        const journal_session *old;
+        int r;
+
+        r = session_check_new(s, id, MIG_RPC_NOTIFICATIONS, reterr);
+        if (r < 0)
+                return r;
+        old = journal_find(s->journal, id);
+        if (old) /* who comes too late is told, and does not wait for ever */
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "this shim has no session %s: it has ended here (%s)", id,
+                                       journal_mark_name(old->mark));
+        r = notifications_new(ORIGIN__ORIGIN_UNSPECIFIED, &s->notifications);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "subscribe");
+        strcpy(s->id, id);
+        s->is_reserved = true;
+        session_post(s, MIG_RPC_NOTIFICATIONS);
+        return 0;
+}
+
+/* A reservation is its subscribers': one that nobody holds any more is nobody's. */
+void session_unsubscribed(session *s) {
+        if (s->state == MIG_RESERVED && notifications_n_subscribers(s->notifications) == 0)
+                session_post(s, MIG_EV_DESERTED);
+}
+
 int session_subscribe(session *s, const char *id, subscriber_send send, subscriber_end end,
                       void *userdata, subscriber **ret, ferry_error *reterr) {
-        int r = session_check_id(s, id, reterr);
+        int r = s->state == MIG_IDLE ? reserve(s, id, reterr) : session_check_id(s, id, reterr);
 
         if (r == 0)
                 r = session_check_state(s, MIG_RPC_NOTIFICATIONS, reterr);
         if (r < 0)
                 return r;
         r = notifications_subscribe(s->notifications, send, end, userdata, ret);
-        if (r < 0)
+        if (r < 0) {
+                session_unsubscribed(s);
                 return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, r, "too many subscribers");
+        }
         return 0;
 }

@@ -66,7 +66,7 @@ static int commit(session *s, const char *id, const migration_options *options,
         int r;
 
         r = session_copy_options(m->options, &copy);
-        if (r == 0)
+        if (r == 0 && !s->notifications)
                 r = notifications_new(ORIGIN__ORIGIN_DESTINATION, &history);
         if (r == 0)
                 r = journal_begin(s->journal, id, false,
@@ -80,7 +80,9 @@ static int commit(session *s, const char *id, const migration_options *options,
         }
         session_begin(s, id, false, options);
         s->options_message = copy;
-        s->notifications = history;
+        if (history)
+                s->notifications = history;
+        notifications_set_origin(s->notifications, ORIGIN__ORIGIN_DESTINATION);
         s->imported = TAKE_PTR(*state);
         memcpy(s->secret, m->session_secret.data, DIGEST_SIZE);
         memcpy(s->state_digest, s->imported->digest, DIGEST_SIZE);

@@ -56,6 +56,7 @@ struct session {
         size_t n_exported;
 
         mig_link *link;
+        bool is_reserved;  /* it was subscribed to before it began */
         bool had_socket;   /* the session was given one */
         bool link_is_ours; /* QEMU is done with it: messages may go over it */
         bool rejoining;    /* its hello is that of a socket after a break */

@@ -6,7 +6,7 @@
 
 static void export_failed(session *s, int r, const ferry_error *error) {
         session_complete_all_of(s, MIG_RPC_EXPORT, r, error);
-        session_post(s, MIG_EV_EXPORT_FAILED);
+        session_post(s, s->is_reserved ? MIG_EV_EXPORT_UNDONE : MIG_EV_EXPORT_FAILED);
 }
 
 static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const vm_facts *facts,

@@ -67,6 +67,7 @@ static trace_phase phase_of(mig_state state) {
         case MIG_D_UNDECIDED:
                 return TRACE_UNDECIDED;
         case MIG_IDLE:
+        case MIG_RESERVED:
         case MIG_S_RELEASED:
         case MIG_S_ENDED:
         case MIG_S_CANCELLED:

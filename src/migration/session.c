@@ -113,7 +113,7 @@ static void session_clear(session *s) {
         free(s->notice);
         s->notice = NULL;
         s->id[0] = '\0';
-        s->had_socket = s->rejoining = s->peer_lost = false;
+        s->is_reserved = s->had_socket = s->rejoining = s->peer_lost = false;
         s->guest_initiated = s->refused = s->query_under_way = false;
         s->setup_told = s->failed_told = s->recovery_told = false;
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
@@ -151,9 +151,26 @@ static void forget(session *s) {
         session_clear(s);
 }
 
+/* The subscribers stay, for the next try. */
+static void undo_export(session *s) {
+        notifications *history = TAKE_PTR(s->notifications);
+        char id[sizeof(s->id)];
+
+        strcpy(id, s->id);
+        session_clear(s);
+        strcpy(s->id, id);
+        s->notifications = history;
+        s->is_reserved = true;
+}
+
 static void act(session *s, mig_action action) {
         switch (action) {
         case MIG_ACT_NONE:
+                break;
+        case MIG_ACT_RESERVE: /* the call did it, with its arguments */
+                break;
+        case MIG_ACT_UNDO_EXPORT:
+                undo_export(s);
                 break;
         case MIG_ACT_EXPORT:
                 session_start_export(s);
@@ -403,7 +420,7 @@ void session_post(session *s, mig_event event) {
 /* ---- looking ---- */
 
 bool session_is_open(const session *s) {
-        return s->state != MIG_IDLE;
+        return mig_state_get(s->state)->side != MIG_SIDE_NONE;
 }
 
 void session_get_status(const session *s, session_status *ret) {

@@ -72,6 +72,8 @@ void session_cancel(session *s, const char *id, session_reply reply, void *userd
 void session_cleanup(session *s, const char *id, session_reply reply, void *userdata);
 int session_subscribe(session *s, const char *id, subscriber_send send, subscriber_end end,
                       void *userdata, subscriber **ret, ferry_error *reterr);
+/* After a subscriber's stream has died. */
+void session_unsubscribed(session *s);
 
 /* The caller of a waiting call has gone: no reply. What it started goes on. */
 void session_forget(session *s, void *userdata);

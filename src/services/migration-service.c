@@ -194,6 +194,7 @@ static void create_duplicate_socket(ttrpc_call *call, const CreateDuplicateSocke
 
 typedef struct follower {
         ttrpc_call *call;
+        session *session;
         subscriber *subscriber;
         bool first_generation;
 } follower;
@@ -301,6 +302,7 @@ static void on_follower_gone(ttrpc_call *call, void *userdata) {
         follower *f = userdata;
 
         f->subscriber = subscriber_free(f->subscriber);
+        session_unsubscribed(f->session);
         follower_free(f);
 }
 
@@ -320,7 +322,9 @@ static void follow(migration_service *service, ttrpc_call *call, const char *id,
                 (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "out of memory");
                 return;
         }
-        *f = (follower){ .call = ttrpc_call_ref(call), .first_generation = first_generation };
+        *f = (follower){ .call = ttrpc_call_ref(call),
+                         .session = session_of(service),
+                         .first_generation = first_generation };
         ttrpc_call_set_callbacks(call, on_follower_gone, on_follower_writable, f);
         r = session_subscribe(session_of(service), id, on_send, on_end, f, &f->subscriber, &error);
         if (r < 0) {

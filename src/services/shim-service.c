@@ -61,7 +61,7 @@ static Ferry__Shim__V1__VmState vm_state_of(const sandbox *sb) {
 }
 
 static Ferry__Shim__V1__Owner owner_of(const sandbox *sb, const session_status *status) {
-        if (status->state == MIG_IDLE)
+        if (mig_state_get(status->state)->side == MIG_SIDE_NONE)
                 return sandbox_get_vm_state(sb) == SANDBOX_VM_NONE
                                ? FERRY__SHIM__V1__OWNER__OWNER_NONE
                                : FERRY__SHIM__V1__OWNER__OWNER_THIS_SIDE;
@@ -151,7 +151,7 @@ static status_parts *status_parts_new(const shim_service *service) {
         p->response.shim_pid = (uint32_t)getpid();
         fill_vm(service, p);
         p->response.owner = owner_of(service->sb, &p->status);
-        if (p->status.state != MIG_IDLE)
+        if (mig_state_get(p->status.state)->side != MIG_SIDE_NONE)
                 fill_session(p);
         fill_tombstones(sandbox_session(service->sb), p);
         return p;

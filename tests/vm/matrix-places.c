@@ -17,11 +17,21 @@ static void idle(world *w) {
         world_new_session(w);
 }
 
+static void reserved_source(world *w) {
+        world_new_session(w);
+        world_must(w, w->source, CALL_NOTIFICATIONS);
+}
+
 static void exported(world *w) {
         world_new_session(w);
         free(w->exported.data);
         w->exported = (ProtobufCBinaryData){ .len = 0 };
         call_export(&w->p, w->source, 0, &w->exported);
+}
+
+static void reserved_destination(world *w) {
+        exported(w);
+        world_must(w, w->destination, CALL_NOTIFICATIONS);
 }
 
 static void imported(world *w) {
@@ -292,6 +302,7 @@ static void d_killed(world *w) {
 const place *matrix_places(size_t *ret_n) {
         static const place places[] = {
                 S("IDLE+VM", idle),
+                S("RESERVED+VM", reserved_source),
                 S("S_EXPORTING", s_exporting),
                 S("S_EXPORTED", exported),
                 S("S_SOCKET_WAITING", s_socket_waiting),
@@ -315,6 +326,7 @@ const place *matrix_places(size_t *ret_n) {
                 S_PASSES("S_KILLING", s_cancelled, CALL_STOP_FORCE),
                 S("S_KILLED", s_killed),
                 D("IDLE", exported),
+                D("RESERVED", reserved_destination),
                 D("D_IMPORTED", imported),
                 D_PASSES("D_PREPARING", imported, CALL_PREPARE),
                 D("D_PREPARED", prepared),

@@ -333,15 +333,15 @@ static bool is_idle(host *h) {
 static bool end_session(world *w, host *h) {
         static const matrix_call ways[] = { CALL_CLEANUP, CALL_CANCEL };
 
-        if (is_idle(h))
-                return true;
         for (size_t i = 0; i < 2; i++) {
                 answer a;
 
                 world_send(w, h, h->client, ways[i], w->p.session, &a);
                 world_collect(h->client, &a);
+                if (is_idle(h)) /* one that was only reserved is over too: Cleanup came first */
+                        return true;
         }
-        return is_idle(h);
+        return false;
 }
 
 static void restart(world *w) {

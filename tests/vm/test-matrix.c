@@ -63,7 +63,8 @@ typedef struct probe {
 } probe;
 
 static size_t make_probes(world *w, const matrix_row *row, probe probes[PROBES_MAX]) {
-        bool in_session = strncmp(row->state, "IDLE", 4) != 0;
+        bool idle = strncmp(row->state, "IDLE", 4) == 0;
+        bool reserved = strncmp(row->state, "RESERVED", 8) == 0;
         size_t n = 0;
 
         for (int c = 0; c < N_CALLS; c++) {
@@ -83,12 +84,12 @@ static size_t make_probes(world *w, const matrix_row *row, probe probes[PROBES_M
                                 .session = "",
                                 .expected = 3,
                         };
-                        if (in_session)
+                        if (!idle)
                                 probes[n++] = (probe){
                                         .call = (matrix_call)c,
                                         .how = ", with another session's id",
                                         .session = "another",
-                                        .expected = begins ? 9 : 3,
+                                        .expected = begins && !reserved ? 9 : 3,
                                 };
                 }
         }
@@ -120,7 +121,8 @@ static bool ask_all(world *w, const place *at, const matrix_row *row, probe prob
                 look_collect(h->client, &probes[i].after);
                 world_collect(h->client, &probes[i].a);
         }
-        if (strcmp(before.detail, at->state) != 0 && strncmp(at->state, "IDLE", 4) != 0) {
+        if (strcmp(before.detail, at->state) != 0 &&
+            strcmp(matrix_find(at->state)->wire, "Idle") != 0) {
                 assert_true(at->passes);
                 return false;
         }

@@ -21,8 +21,12 @@ const unspecified = migration.FinalizeAction_FINALIZE_ACTION_UNSPECIFIED
 
 // session is every call that names one, but Cleanup; `info` is a protocol_info that would be good.
 func sessionCalls(sid string, info []byte) []call {
-	return []call{prepare(sid, nil), socket(sid, info), transfer(sid), stop(sid), resume(sid), cancel(sid),
-		subscribe(sid)}
+	return append(unsubscribedCalls(sid, info), subscribe(sid))
+}
+
+// unsubscribedCalls leaves out what would reserve the id of a session that has not begun.
+func unsubscribedCalls(sid string, info []byte) []call {
+	return []call{prepare(sid, nil), socket(sid, info), transfer(sid), stop(sid), resume(sid), cancel(sid)}
 }
 
 // matrixLight walks both sides through a session and makes, at each state, the calls that do not
@@ -42,7 +46,7 @@ func matrixLight(t *run) {
 
 	when := "with no session"
 	for _, s := range both {
-		for _, c := range sessionCalls(sid, info) {
+		for _, c := range unsubscribedCalls(sid, info) {
 			s.expect(when, c, ia)
 		}
 		s.expect(when, finalize(sid, unspecified), ia)

@@ -182,6 +182,7 @@ else
         run_scenario --scenario matrix-light --fd-way process
         run_scenario --scenario matrix-light --fd-way token
         run_scenario --scenario first-generation
+        run_scenario --scenario notifications-first
 fi
 echo "migration-go: $passed passed, $failed failed"
 [ "$failed" = 0 ]
