@@ -1,121 +1,159 @@
 # SPDX-License-Identifier: MIT
-"""What ferry is measured next to: two ways to move the same guest with plain QMP.
-
-Both are chains: one guest, moved from QEMU to QEMU, each hop() a live migration.
+"""What ferry is measured next to: three ways to move the same guest with plain QMP.
 
 Plain      what a simple script does, with QEMU's defaults: `migrate tcp:`, a look at query-migrate
            each 50 ms, then `cont` at the destination.
+Floor      no manager at all: the destination runs on by itself when it has loaded (no -S), and
+           nobody says who owns the guest. Nothing that waits for an answer can be faster.
 OneSocket  the bare minimum that ferry's design allows: events instead of polls, one TCP socket
-           for QEMU's stream and a handover of three words, return-path, a small downtime limit.
-           No journal, no authentication, no confinement: a floor, not a competitor.
+           for QEMU's stream and a handover of three words, return-path. No journal, no
+           authentication, no confinement.
+
+Floor and OneSocket have no limit of bandwidth and a downtime limit of 1 ms, so that they stop the
+guest at the least that it leaves; after FORCE_PASS passes they stop it all the same.
 """
 import os
-import signal
 import socket
 import time
 
+from chain import MOVE_LIMIT, Chain, read_console
 from qmp import DEADLINE, Qemu, QmpError
 
 POLL = 0.05  # Plain's manager looks this often
-ONE_SOCKET_LIMIT = 1  # ms, QEMU's downtime-limit
-ONE_SOCKET_BANDWIDTH = 10**11
+LEAST_LIMIT = 1  # ms, QEMU's downtime-limit
+NO_LIMIT = 2000000  # ms, the highest that it takes
+BANDWIDTH = 10**11
+FORCE_PASS = 10
 
 
-class Chain:
-    """One guest and the QEMU it is in now."""
+class ScriptChain(Chain):
+    """By a script: subclasses copy(), which returns once the guest runs there; False: it failed to
+    within the time."""
 
-    def __init__(self, folder, guest):
-        self.folder, self.guest, self.hops = folder, guest, 0
-        self.source = Qemu(folder, self.name(), self.arguments())
+    INCOMING = ("-S", "-incoming", "defer")
 
-    def name(self):
-        return f"{type(self).__name__.lower()}-{self.guest.load}-{self.hops}"
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.source = None
 
-    def arguments(self, *more):
+    def start(self):
+        self.source = self.qemu(self.hops)
+
+    def qemu(self, number, incoming=()):
         g = self.guest
         # 8 KiB less, as ferry gives a TCG guest: docs/vm-config.md says which writes of such guests
         # QEMU 7.2 loses otherwise. Here, a guest hung within a hundred moves.
         size = f"{g.memory_mb * 1024 - 8}k"
-        return ["-machine", "pc-q35-7.2,accel=tcg,usb=off,sata=off,smbus=off,memory-backend=ram",
-                "-cpu", "Nehalem-v1", "-m", f"size={size}", "-smp", "1",
-                "-object", f"memory-backend-memfd,id=ram,size={size},share=on",
-                "-nodefaults", "-no-user-config", "-display", "none",
-                "-kernel", g.kernel, "-initrd", g.initrd, "-append", g.cmdline,
-                "-chardev", f"file,id=console,path={self.console()}",
-                "-device", "isa-serial,chardev=console", *more]
+        return Qemu(
+            os.path.join(self.folder, f"{self.name}-{number}"),
+            [*self.link.inside("ab"[number % 2]), self.watch.program, "-name", "guest=bench",
+             "-machine", "pc-q35-7.2,accel=tcg,hpet=off,usb=off,sata=off,smbus=off,vmport=off,"
+             "i8042=off,memory-backend=ram",
+             "-cpu", "Nehalem-v1", "-m", f"size={size}", "-smp", "1",
+             "-object", f"memory-backend-memfd,id=ram,size={size},share=on",
+             "-nodefaults", "-no-user-config", "-display", "none",
+             "-kernel", g.kernel, "-initrd", g.initrd, "-append", g.cmdline,
+             "-object", "rng-random,id=rng,filename=/dev/urandom",
+             "-device", "virtio-rng-pci,rng=rng,addr=0x2",
+             "-chardev", f"file,id=console,path={self.console(number)}",
+             "-device", "isa-serial,chardev=console", *incoming])
 
-    def console(self):
-        return os.path.join(self.folder, f"{self.name()}.console")
+    def console(self, number):
+        return os.path.join(self.folder, f"{self.name}-{number}.console")
 
     def output(self):
-        """What the guest has printed since it is in this QEMU."""
-        try:
-            with open(self.console(), "rb") as console:
-                return console.read().decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
+        return read_console(self.console(self.hops))
 
-    def hop(self):
-        """Moves the guest; {blackout_ms, total_ms, passes, bytes}."""
-        self.hops += 1
+    def move(self):
         destination = None
         try:
-            destination = Qemu(self.folder, self.name(), self.arguments("-S", "-incoming", "defer"))
+            uri = f"tcp:{self.link.address(self.side(1))}:{self.link.free_port(self.side(1))}"
+            destination = self.qemu(self.hops + 1, [uri if word == "URI" else word
+                                                    for word in self.INCOMING])
             self.source.forget()
-            begin = time.time()
-            stop, resume = self.move(self.source, destination)
-            info = self.source.call("query-migrate")
+            if not self.copy(self.source, destination, uri):
+                self.give_up(self.source)
+                destination.close()
+                return None
+            ram = self.source.call("query-migrate")["ram"]
         except BaseException:
             if destination:
                 destination.close()
             raise
         self.source.close()
         self.source = destination
-        return {"blackout_ms": (resume - stop) * 1e3, "total_ms": (resume - begin) * 1e3,
-                # QEMU counts the last look, while the guest stands, as one more.
-                "passes": info["ram"]["dirty-sync-count"] - 1,
-                "bytes": info["ram"]["transferred"]}
+        # QEMU counts the last look, while the guest stands, as one more pass.
+        return {"passes": ram["dirty-sync-count"] - 1, "bytes": ram["transferred"],
+                "blackout_bytes": ram["downtime-bytes"]}
 
-    def freeze(self):
-        """Takes no CPU time while another chain is measured."""
-        self.source.process.send_signal(signal.SIGSTOP)
+    @staticmethod
+    def give_up(source):
+        source.call("migrate_cancel")
+        deadline = time.monotonic() + DEADLINE
+        while source.call("query-migrate")["status"] != "cancelled":
+            if time.monotonic() > deadline:
+                raise QmpError("cannot cancel the migration")
+            time.sleep(POLL)
 
-    def thaw(self):
-        self.source.process.send_signal(signal.SIGCONT)
-
-    def close(self):
-        self.source.close()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    def stop(self):
+        if self.source:
+            self.source.close()
 
 
-class Plain(Chain):
-    def move(self, source, destination):
-        uri = f"tcp:127.0.0.1:{free_port()}"
+class Plain(ScriptChain):
+    def __init__(self, force_pass, *rest):
+        super().__init__(*rest)
+        self.force_pass = force_pass  # None: QEMU's downtime limit to the end
+
+    def copy(self, source, destination, uri):
         destination.call("migrate-incoming", uri=uri)
         source.call("migrate", uri=uri)
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            status = source.call("query-migrate")["status"]
-            if status == "completed":
-                break
-            if status == "failed" or time.monotonic() > deadline:
-                raise QmpError(f"plain migration: {status}")
+        deadline, forced = time.monotonic() + MOVE_LIMIT, False
+        while time.monotonic() < deadline:
+            info = source.call("query-migrate")
+            if info["status"] == "completed":
+                destination.call("cont")
+                return True
+            if info["status"] == "failed":
+                raise QmpError(f"migration failed: {source.tail()} {destination.tail()}")
+            if self.force_pass and not forced and \
+                    info.get("ram", {}).get("dirty-sync-count", 0) > self.force_pass:
+                source.call("migrate-set-parameters", **{"downtime-limit": NO_LIMIT})
+                forced = True
             time.sleep(POLL)
-        destination.call("cont")
-        return source.wait("STOP"), destination.wait("RESUME")
+        return False
 
 
-def connected_pair():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    for end in (near, far):
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return near, far
+def copy_by_events(source, deadline):
+    """Until the source has sent it all; forced after FORCE_PASS. False: not within the time."""
+    while True:
+        event = source.next_event(deadline)
+        if not event:
+            return False
+        data = event.get("data", {})
+        if event["event"] == "MIGRATION_PASS" and data["pass"] == FORCE_PASS + 1:
+            source.call("migrate-set-parameters", **{"downtime-limit": NO_LIMIT})
+        elif event["event"] == "MIGRATION" and data["status"] == "failed":
+            raise QmpError(f"migration failed: {source.tail()}")
+        elif event["event"] == "MIGRATION" and data["status"] == "completed":
+            return True
+
+
+def set_up(side, *capabilities):
+    side.call("migrate-set-capabilities", capabilities=[
+        {"capability": name, "state": True} for name in ("events", *capabilities)])
+    side.call("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH,
+                                           "downtime-limit": LEAST_LIMIT})
+
+
+class Floor(ScriptChain):
+    INCOMING = ("-incoming", "URI")
+
+    def copy(self, source, destination, uri):
+        set_up(source)
+        source.call("migrate", uri=uri)
+        return copy_by_events(source, time.monotonic() + MOVE_LIMIT) and \
+            bool(destination.wait("RESUME"))
 
 
 def say(sender, receiver, word):
@@ -128,23 +166,20 @@ def say(sender, receiver, word):
         got += more
 
 
-class OneSocket(Chain):
-    def move(self, source, destination):
-        near, far = connected_pair()
+class OneSocket(ScriptChain):
+    def copy(self, source, destination, uri):
+        near, far = self.link.connected(self.side(), self.side(1))
         with near, far:
             say(near, far, b"hello")
             say(far, near, b"hello")
             for side in (source, destination):
-                side.call("migrate-set-capabilities", capabilities=[
-                    {"capability": name, "state": True}
-                    for name in ("events", "late-block-activate", "return-path")])
-            source.call("migrate-set-parameters", **{"max-bandwidth": ONE_SOCKET_BANDWIDTH,
-                                                     "downtime-limit": ONE_SOCKET_LIMIT})
+                set_up(side, "late-block-activate", "return-path")
             destination.call("getfd", fd=far.fileno(), fdname="migration")
             destination.call("migrate-incoming", uri="fd:migration")
             source.call("getfd", fd=near.fileno(), fdname="migration")
             source.call("migrate", uri="fd:migration")
-            source.wait("MIGRATION", "completed")
+            if not copy_by_events(source, time.monotonic() + MOVE_LIMIT):
+                return False
             for end in (near, far):  # QEMU left the description non-blocking
                 end.settimeout(DEADLINE)
             say(near, far, b"offer")
@@ -152,4 +187,4 @@ class OneSocket(Chain):
             say(far, near, b"ready")
             say(near, far, b"go")
             destination.call("cont")
-        return source.wait("STOP"), destination.wait("RESUME")
+        return True

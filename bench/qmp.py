@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A QEMU for a bench: its process and its QMP socket, synchronous, events with QEMU's own times."""
+"""A QEMU for a bench: its process and its QMP socket, synchronous."""
 import array
 import json
 import os
@@ -15,17 +15,16 @@ class QmpError(Exception):
 
 
 class Qemu:
-    """One QEMU, started paused or not as `arguments` say. close() always ends it."""
+    """One QEMU, started by `command`, its files STEM.*. close() always ends it."""
 
-    def __init__(self, folder, name, arguments, binary="qemu-system-x86_64"):
-        self.path = os.path.join(folder, f"{name}.qmp")
-        self.log = os.path.join(folder, f"{name}.log")
+    def __init__(self, stem, command):
+        self.path, self.log = f"{stem}.qmp", f"{stem}.log"
         self.sock = None
         self.buffer, self.events = b"", []
         with open(self.log, "wb") as log:
             # Not the caller's process: what it opens must not be inherited, and Ctrl-C is ours.
             self.process = subprocess.Popen(
-                [binary, *arguments, "-qmp", f"unix:{self.path},server=on,wait=off"],
+                [*command, "-qmp", f"unix:{self.path},server=on,wait=off"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         try:
             self.connect()
@@ -78,25 +77,36 @@ class Qemu:
             else:
                 return reply["return"]
 
-    def wait(self, name, status=None):
-        """Waits for an event that came since forget(); the time, in seconds, that QEMU gave it."""
-        seen = 0
-        while True:
-            while seen < len(self.events):
-                event = self.events[seen]
-                seen += 1
-                if event["event"] != name:
-                    continue
-                data = event.get("data", {})
-                if data.get("status") == "failed" and status != "failed":
-                    raise QmpError(f"migration failed: {self.tail()}")
-                if status in (None, data.get("status")):
-                    stamp = event["timestamp"]
-                    return stamp["seconds"] + stamp["microseconds"] / 1e6
-            reply = self.read()
+    def next_event(self, deadline):
+        """The first that has not been taken since forget(); None when there is none in time."""
+        while not self.events:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self.sock.settimeout(left)
+            try:
+                reply = self.read()
+            except TimeoutError:
+                return None
+            finally:
+                self.sock.settimeout(DEADLINE)
             if "event" not in reply:
                 raise QmpError(f"unexpected: {reply}")
             self.events.append(reply)
+        return self.events.pop(0)
+
+    def wait(self, name, status=None):
+        """Takes events up to this one."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            event = self.next_event(deadline)
+            if not event:
+                raise QmpError(f"no {name} event: {self.tail()}")
+            data = event.get("data", {})
+            if event["event"] == "MIGRATION" and data["status"] == "failed":
+                raise QmpError(f"migration failed: {self.tail()}")
+            if event["event"] == name and status in (None, data.get("status")):
+                return event
 
     def forget(self):
         self.events.clear()
