@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
+/* clang-format off */
 /*
  * source       IDLE > EXPORTING > EXPORTED > SOCKET_WAITING|SOCKET_READY > GREETING > COPYING
  *              > OFFERED > READY > HANDED > DONE > RELEASED|GIVEN_UP > ENDED
- *              every state before HANDED > CANCELLING|RESUMING|RECOVERING >
- * CANCELLED|RESUMED|FAILED destination  IDLE > IMPORTED > PREPARING > PREPARED >
- * SOCKET_WAITING|SOCKET_READY > GREETING > LOADING > LOADED > READY > (WANTED) > OWNER > RUNNING >
- * FINALIZED every state before OWNER > CANCELLING|STOPPING|FAILING > CANCELLED|STOPPED|FAILED
+ *              every state before HANDED > CANCELLING|RESUMING|RECOVERING
+ *              > CANCELLED|RESUMED|FAILED
+ * destination  IDLE > IMPORTED > PREPARING > PREPARED > SOCKET_WAITING|SOCKET_READY > GREETING
+ *              > LOADING > LOADED > READY > (WANTED) > OWNER > RUNNING > FINALIZED
+ *              every state before OWNER > CANCELLING|STOPPING|FAILING > CANCELLED|STOPPED|FAILED
  *              LOADED|READY|WANTED and the link breaks > UNDECIDED
  *
  * The handover's rows were checked as a model: at most one side runs the guest, and from every
  * state one side can be made to. The order inside an action is as its comment in machine.h says.
  */
+/* clang-format on */
 #include "migration/machine.h"
 
 #include "base/cleanup.h"
@@ -415,6 +418,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(OFFER) = TO(D_READY, SAY_READY),
                 EV(GO) = TO(D_OWNER, TAKE_OVER),
                 EV(REFUSED) = TO(D_FAILING, DISCARD),
+                EV(LOST) = STAY(D_UNDECIDED, NONE), /* this may be the last copy: `force` */
                 EV(FENCED) = TO(D_OWNER, TAKE_OVER),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
         },

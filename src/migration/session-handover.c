@@ -139,8 +139,12 @@ void session_say_declined(session *s) {
                 (void)send_declined(s->link, &record, s->reason ? s->reason : "");
 }
 
+/* One that has no guest to run has nothing to refuse for: the destination's copy may be the last.
+ */
 void session_say_refused(session *s) {
-        if (link_takes_messages(s))
+        if (!sandbox_vm(s->sb))
+                session_say_lost(s);
+        else if (link_takes_messages(s))
                 (void)send_refused(s->link, s->reason ? s->reason : "the source was resumed");
 }
 
@@ -171,8 +175,10 @@ int session_say_verdict(mig_link *link, const journal_session *js) {
         case JOURNAL_OWNER:
         case _JOURNAL_MARK_MAX:
         default:
-                /* it may have run here, and is no more; a source's never gets this far */
-                return js->source ? 0 : send_lost(link, "the copy is gone, and may have run");
+                /* a destination's may have run; a source's ended with its QEMU, nothing decided */
+                return send_lost(link, js->source
+                                               ? "the source's VM ended before it was handed over"
+                                               : "the copy is gone, and may have run");
         }
 }
 
@@ -253,7 +259,7 @@ static void on_message(const mig_message *m, void *userdata) {
                 session_post(s, MIG_EV_REFUSED);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_LOST:
-                log_error("session %s: the destination has lost its copy: %.200s", s->id,
+                log_error("session %s: the other side has lost its copy: %.200s", s->id,
                           m->lost->reason);
                 s->peer_lost = true;
                 session_post(s, MIG_EV_LOST);

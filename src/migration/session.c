@@ -133,8 +133,9 @@ static void settle_verdict(session *s) {
 
         if (!js || (js->mark != JOURNAL_OPEN && js->mark != JOURNAL_COMPLETED))
                 return;
-        /* a copy of before the reboot may have run: nobody can say that it never will */
-        if (!js->source && !js->this_boot)
+        /* a copy of before the reboot may have run: nobody can say that it never will; and a source
+         * whose VM has ended did not run on: the destination may have the last copy */
+        if (js->source ? !sandbox_vm(s->sb) : !js->this_boot)
                 return;
         r = journal_set(s->journal, js->source ? JOURNAL_RAN_AGAIN : JOURNAL_DECLINED, false);
         if (r < 0)
