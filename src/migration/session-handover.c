@@ -217,9 +217,11 @@ static void receive_go(session *s, const Ferry__Handover__V1__Go *go) {
 
         if (s->go_usec == 0) {
                 s->go_usec = now_usec();
-                if (go->stopped_for_usec < day && go->round_trip_usec < day)
+                if (go->stopped_for_usec > 0 && go->stopped_for_usec < day &&
+                    go->round_trip_usec < day)
                         s->stopped_for_usec = go->stopped_for_usec + go->round_trip_usec / 2;
-                s->stopped_wall_usec = wall_usec() - s->stopped_for_usec;
+                if (s->stopped_for_usec > 0)
+                        s->stopped_wall_usec = wall_usec() - s->stopped_for_usec;
         }
         session_post(s, MIG_EV_GO);
 }
@@ -448,7 +450,9 @@ void session_confirm(session *s) {
 
         if (s->go_usec) {
                 s->report.resume_usec = resumed - s->go_usec;
-                s->report.blackout_usec = s->stopped_for_usec + s->report.resume_usec;
+                /* 0: a source that was restarted meanwhile cannot tell when it stopped */
+                if (s->stopped_for_usec > 0)
+                        s->report.blackout_usec = s->stopped_for_usec + s->report.resume_usec;
                 s->report.total_usec = resumed - s->began_usec;
         }
         prove_running(s);

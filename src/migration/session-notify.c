@@ -39,7 +39,7 @@ void session_publish_blackout(session *s) {
         session_publish(s, &(notification_entry){
                                    .phase = PHASE__PHASE_BLACKOUT_EXITED,
                                    .state = PHASE_STATE__PHASE_STATE_SUCCESS,
-                                   .has_blackout = true,
+                                   .has_blackout = s->report.blackout_usec > 0,
                                    .blackout_usec = s->report.blackout_usec,
                                    .blackout_stop_usec = s->stopped_wall_usec,
                            });
