@@ -40,7 +40,9 @@ void session_publish_progress(session *s, const vm_migration_info *info) {
         progress.bytes_sent = known(info->ram_transferred);
         progress.bytes_remaining = remaining;
         progress.pass = s->policy.pass;
-        progress.dirty_bytes_per_second = known(info->dirty_bytes_per_second);
+        /* QEMU's is of a second or more, which a short move has not */
+        progress.dirty_bytes_per_second =
+                s->dirty_rate ? s->dirty_rate : known(info->dirty_bytes_per_second);
         progress.bytes_per_second = rate;
         progress.throttle_percentage =
                 s->auto_converge ? to_u32(known(info->throttle_percentage)) : s->policy.throttle;

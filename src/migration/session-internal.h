@@ -97,6 +97,7 @@ struct session {
         uint64_t go_usec, stopped_for_usec, resumed_usec;
         uint64_t stopped_wall_usec;
         bool query_under_way;
+        uint64_t dirty_rate;                 /* of the last pass, bytes per second */
         uint64_t rate, rate_sent, rate_usec; /* bytes per second, and the last sample's ends */
         session_report report;
 

@@ -77,6 +77,7 @@ static unsigned long long kib(uint64_t bytes) {
 
 static void note_pass(session *s, const policy_pass *pass) {
         s->report.passes = pass->pass;
+        s->dirty_rate = pass->dirty_rate;
         log_info(
                 "session %s: pass %u: %llu ms, sent %llu KiB, left %llu KiB, dirtied %llu KiB/s at "
                 "%llu KiB/s, throttle %u %%, limit %u ms, expected blackout %u ms",

@@ -119,7 +119,7 @@ static void session_clear(session *s) {
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
         s->round_trip_usec = s->go_usec = s->stopped_for_usec = s->resumed_usec = 0;
         s->stopped_wall_usec = 0;
-        s->rate = s->rate_sent = s->rate_usec = 0;
+        s->rate = s->rate_sent = s->rate_usec = s->dirty_rate = 0;
         s->look_usec = 0;
         s->auto_converge = false;
         s->report = (session_report){ .total_usec = 0 };
