@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "migration/moved.h"
 
 #define MAGIC        0x46455259U
 #define HEADER_SIZE  8U
@@ -439,6 +440,10 @@ int mig_link_dup(const mig_link *l, int *ret_fd) {
                 return -errno;
         *ret_fd = fd;
         return 0;
+}
+
+uint64_t mig_link_moved(const mig_link *l) {
+        return socket_moved(l->fd);
 }
 
 uint64_t mig_link_round_trip_usec(const mig_link *l) {

@@ -52,10 +52,13 @@ void mig_link_listen(mig_link *l);
 /* Queues what does not fit. -ENOTCONN once dead. */
 int mig_link_send(mig_link *l, const mig_message *message);
 
-/* A duplicate for QEMU. */
 /* As the kernel has it; 0: not known, or no TCP. */
 uint64_t mig_link_round_trip_usec(const mig_link *l);
 
+/* Another figure each time that the peer has taken something since, whoever sent it. */
+uint64_t mig_link_moved(const mig_link *l);
+
+/* A duplicate for QEMU. */
 int mig_link_dup(const mig_link *l, int *ret_fd);
 
 /* Ends the connection for everybody who holds it, QEMU included. */

@@ -174,6 +174,7 @@ void session_vm_stopped(session *s, uint64_t usec) {
         s->report.copy_usec = usec - s->began_usec;
         s->report.passes = s->policy.pass > 1 ? s->policy.pass - 1 : 1;
         session_trace_stopped(s, usec);
+        session_watch_stall(s);
         session_publish_phase(s, PHASE__PHASE_BLACKOUT_STARTED, PHASE_STATE__PHASE_STATE_SUCCESS);
         /* a short copy has seen no progress yet, and its report wants a figure */
         (void)vm_query_migrate(sandbox_vm(s->sb), session_on_final_info, s);

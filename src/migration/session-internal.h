@@ -97,6 +97,8 @@ struct session {
         uint64_t go_usec, stopped_for_usec, resumed_usec;
         uint64_t stopped_wall_usec;
         bool query_under_way;
+        sd_event_source *stall_timer;        /* while the guest stands and QEMU still sends */
+        uint64_t moved, moved_usec;          /* mig_link_moved(), and when it changed last */
         uint64_t dirty_rate;                 /* of the last pass, bytes per second */
         uint64_t rate, rate_sent, rate_usec; /* bytes per second, and the last sample's ends */
         session_report report;
@@ -217,6 +219,10 @@ void session_end_answer(session *s);
 bool session_is_rolling_back(const session *s);
 void session_cancel_is_over(session *s);
 void session_roll_back(session *s);
+
+/* session-stall.c */
+void session_watch_stall(session *s);
+void session_end_stall_watch(session *s);
 
 /* session-recover.c */
 void session_retire_if_settled(session *s);

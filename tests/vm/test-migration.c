@@ -536,6 +536,34 @@ static void test_a_spent_source_hands_over_by_itself(void **state) {
         assert_exactly_one_runs(p, &p->b);
 }
 
+static int setup_with_little_memory(void **state) {
+        pair *p = calloc(1, sizeof(*p));
+
+        pair_start(p, 100, 128);
+        *state = p;
+        return 0;
+}
+
+/* All is sent, and its QEMU never says that it has it: the guest does not stand for ever. */
+static void test_a_destination_qemu_that_hangs_in_the_blackout(void **state) {
+        pair *p = *state;
+        pid_t qemu;
+
+        make_slow(p);
+        p->options.max_bandwidth = 500000; /* so that it is held before all has come */
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_setup(&p->b);
+        qemu = host_qemu(&p->b);
+        assert_int_equal(kill(qemu, SIGSTOP), 0);
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_PAUSED);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
+        assert_int_equal(kill(qemu, SIGCONT), 0);
+        host_wait_detail(&p->b, "D_FAILED");
+        rolled_back(p);
+}
+
 /* It moved away; a later session that came to nothing does not bring it back to life. */
 static void test_a_sandbox_that_moved_is_not_booted_again(void **state) {
         ProtobufCBinaryData exported = { .len = 0 };
@@ -653,6 +681,8 @@ int main(int argc, char **argv) {
                 TEST(test_a_spent_source_is_remembered),
                 cmocka_unit_test_setup_teardown(test_a_spent_source_hands_over_by_itself,
                                                 setup_with_few_writes, teardown),
+                cmocka_unit_test_setup_teardown(test_a_destination_qemu_that_hangs_in_the_blackout,
+                                                setup_with_little_memory, teardown),
                 TEST(test_a_sandbox_that_moved_is_not_booted_again),
                 TEST(test_bad_input_changes_nothing),
         };
