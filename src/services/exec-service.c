@@ -15,7 +15,7 @@ struct exec_service {
         sandbox *sb;
         sd_event *event;
         sd_event_source *look;
-        bool begun;
+        bool begun;                /* before that, no VM does not mean that its programs are gone */
         guest_processes *programs; /* NULL: none were started, and none are left from before */
 };
 
@@ -71,13 +71,6 @@ void exec_service_begin(exec_service *s) {
         look(s);
 }
 
-static int need_begun(const exec_service *s, ferry_error *reterr) {
-        if (s->begun)
-                return 0;
-        return ferry_error_set(reterr, FERRY_UNAVAILABLE, -EAGAIN,
-                               "the shim is still taking the sandbox over: ask again");
-}
-
 static void on_change(void *userdata) {
         exec_service *s = userdata;
 
@@ -98,10 +91,7 @@ static int check_export(void *userdata, ferry_error *reterr) {
 
 static int need_guest(exec_service *s, ferry_error *reterr) {
         ferry_vm *v = sandbox_vm(s->sb);
-        int r = need_begun(s, reterr);
 
-        if (r < 0)
-                return r;
         if (v && !vm_get_config(v)->agent)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENODEV,
                                        "this VM has no agent's ports: \"agent\": true in its "
@@ -212,10 +202,8 @@ static void on_waiter_gone(ttrpc_call *call, void *userdata) {
 
 /* What asks for a program by its id, without a guest: there is none. */
 static int need_programs(exec_service *s, const char *id, ferry_error *reterr) {
-        int r = need_begun(s, reterr);
-
-        if (r < 0 || s->programs)
-                return r;
+        if (s->programs)
+                return 0;
         return ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT, "no program '%.128s' was started",
                                id);
 }

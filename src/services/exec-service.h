@@ -11,7 +11,7 @@ typedef struct exec_service exec_service;
 /* All are borrowed. While there are programs the sandbox is not exported: their streams do not move
  * yet. */
 int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_service **ret);
-/* The shim knows by now whether there is a VM, and which. Calls before are Unavailable: again. */
+/* The shim knows by now whether there is a VM, and which. No call comes before. */
 void exec_service_begin(exec_service *service);
 exec_service *exec_service_free(exec_service *service);
 

@@ -154,8 +154,6 @@ static int make_sockets(shim *s, ferry_error *reterr) {
                 r = shim_service_new(s->server, s->event, s->sandbox, on_stopped, s, &s->service);
         if (r >= 0)
                 r = exec_service_new(s->server, s->event, s->sandbox, &s->exec);
-        if (r >= 0)
-                r = ttrpc_server_attach_event(s->server, s->event, &s->attachment);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "ttrpc server");
         return 0;
@@ -206,10 +204,19 @@ static void boot(shim *s) {
 }
 
 static void on_recovered(int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         shim *s = userdata;
 
         if (r < 0) {
                 fail(s, "take the sandbox over", error);
+                return;
+        }
+        /* Until now callers waited in the backlog: an answer would have been about a sandbox that
+         * has no VM and no session yet. */
+        r = ttrpc_server_attach_event(s->server, s->event, &s->attachment);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "ttrpc server");
+                fail(s, "serve", &own);
                 return;
         }
         exec_service_begin(s->exec);

@@ -57,6 +57,16 @@ def handed_over(place):
     return destination
 
 
+def is_waited_for(place, callers=1):
+    """The shim listens, and so many are connected that it has not accepted."""
+    sockets = subprocess.run(["ss", "-xlH"], text=True, stdout=subprocess.PIPE, check=True).stdout
+    for line in sockets.splitlines():
+        fields = line.split()
+        if fields[4] == os.path.join(place.a, "web", "shim.sock"):
+            return int(fields[2]) >= callers
+    return False
+
+
 # ---- a shim died ----
 
 def test_a_killed_shim(place):
@@ -82,6 +92,29 @@ def test_stop_without_a_shim(place):
     kill(place.status("web")["shim_pid"])
     place.must("stop", "web")
     assert os.listdir(place.a) == [], os.listdir(place.a)
+
+
+def test_asked_while_it_takes_over(place):
+    """A new shim that does not know its VM yet answers nobody: no word that is not true."""
+    run(place)
+    before = place.status("web")
+    os.kill(before["qemu_pid"], signal.SIGSTOP)
+    try:
+        kill(before["shim_pid"])
+        taking_over = place.start("recover", "web")
+        ferry.wait_for("a new shim", lambda: is_waited_for(place) or taking_over.poll() is not None)
+        asking = place.start("status", "--json", "web")
+        ferry.wait_for("both in the queue",
+                       lambda: is_waited_for(place, 2) or asking.poll() is not None)
+        assert asking.poll() is None and taking_over.poll() is None
+    finally:
+        os.kill(before["qemu_pid"], signal.SIGCONT)
+    out, err = asking.communicate(timeout=ferry.LIMIT)
+    assert asking.returncode == DONE, err
+    assert json.loads(out)["vm_state"] == RUNNING, out
+    _, err = taking_over.communicate(timeout=ferry.LIMIT)
+    assert taking_over.returncode == DONE, err
+    place.must("stop", "web")
 
 
 def test_no_session(place):
@@ -409,6 +442,7 @@ def main():
     tests = [
         ("a killed shim", test_a_killed_shim),
         ("stop without a shim", test_stop_without_a_shim),
+        ("asked while a shim takes over", test_asked_while_it_takes_over),
         ("no session", test_no_session),
         ("a killed caller", test_a_killed_caller),
         ("it moved without its caller", test_it_moved),
