@@ -9,7 +9,10 @@
 #define USEC_PER_MSEC 1000ULL
 #define USEC_PER_SEC  1000000ULL
 #define NSEC_PER_USEC 1000ULL
-#define USEC_INFINITY UINT64_MAX
+
+/* For sd-event's timers: with 0 it may be 250 ms late, to wake the CPU less often. */
+#define TIMER_ACCURACY_USEC (1 * USEC_PER_MSEC)
+#define USEC_INFINITY       UINT64_MAX
 
 static inline uint64_t clock_usec(clockid_t clock) {
         struct timespec t;

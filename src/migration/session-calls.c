@@ -55,7 +55,7 @@ static int on_waiter_timer(sd_event_source *source, uint64_t usec, void *userdat
         s->waiter_timer = sd_event_source_disable_unref(s->waiter_timer);
         if (next != USEC_INFINITY)
                 (void)sd_event_add_time(sandbox_event(s->sb), &s->waiter_timer, CLOCK_MONOTONIC,
-                                        next, 0, on_waiter_timer, s);
+                                        next, TIMER_ACCURACY_USEC, on_waiter_timer, s);
         return 0;
 }
 
@@ -77,7 +77,7 @@ static int add_waiter(session *s, mig_event rpc, session_reply reply, void *user
         };
         if (is_finalize && !s->waiter_timer)
                 (void)sd_event_add_time(sandbox_event(s->sb), &s->waiter_timer, CLOCK_MONOTONIC,
-                                        w->deadline_usec, 0, on_waiter_timer, s);
+                                        w->deadline_usec, TIMER_ACCURACY_USEC, on_waiter_timer, s);
         return 0;
 }
 

@@ -134,7 +134,7 @@ void session_start_copy(session *s) {
         }
         s->report.setup_usec = now_usec() - s->began_usec;
         (void)sd_event_add_time_relative(sandbox_event(s->sb), &s->progress_timer, CLOCK_MONOTONIC,
-                                         PROGRESS_USEC, 0, on_progress_timer, s);
+                                         PROGRESS_USEC, TIMER_ACCURACY_USEC, on_progress_timer, s);
 }
 
 static void on_load_started(ferry_vm *v, int r, const ferry_error *error, void *userdata) {

@@ -348,7 +348,7 @@ static int on_cont_retry(sd_event_source *source, uint64_t usec, void *userdata)
 static void retry_cont(session *s) {
         if (!s->retry_timer &&
             sd_event_add_time_relative(sandbox_event(s->sb), &s->retry_timer, CLOCK_MONOTONIC,
-                                       CONT_RETRY_USEC, 0, on_cont_retry, s) < 0)
+                                       CONT_RETRY_USEC, TIMER_ACCURACY_USEC, on_cont_retry, s) < 0)
                 log_error("session %s: no timer for another cont", s->id);
 }
 

@@ -9,8 +9,8 @@
 static int start_timer(session *s, sd_event_source **source, uint64_t usec,
                        sd_event_time_handler_t handler) {
         *source = sd_event_source_disable_unref(*source);
-        return sd_event_add_time_relative(sandbox_event(s->sb), source, CLOCK_MONOTONIC, usec, 0,
-                                          handler, s);
+        return sd_event_add_time_relative(sandbox_event(s->sb), source, CLOCK_MONOTONIC, usec,
+                                          TIMER_ACCURACY_USEC, handler, s);
 }
 
 static int greet(mig_link *link, bool source, const char *id, const uint8_t secret[DIGEST_SIZE]) {

@@ -52,7 +52,8 @@ static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *u
          */
         if (r == -EREMOTEIO && ++s->n_cont_tries <= ROLLBACK_RETRIES &&
             sd_event_add_time_relative(sandbox_event(s->sb), &s->retry_timer, CLOCK_MONOTONIC,
-                                       CONT_RETRY_USEC, 0, on_rollback_retry, s) >= 0) {
+                                       CONT_RETRY_USEC, TIMER_ACCURACY_USEC, on_rollback_retry,
+                                       s) >= 0) {
                 log_info("session %s: cont: %s; again", s->id, ferry_error_message(error));
                 return;
         }

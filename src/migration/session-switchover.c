@@ -188,7 +188,7 @@ static void watch_blackout(session *s) {
 
         if (s->policy.options.cancel_over_threshold &&
             sd_event_add_time(sandbox_event(s->sb), &s->blackout_timer, CLOCK_MONOTONIC, end_usec,
-                              1, on_blackout_timer, s) < 0)
+                              TIMER_ACCURACY_USEC, on_blackout_timer, s) < 0)
                 log_error("session %s: no timer", s->id);
 }
 

@@ -51,8 +51,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
 void session_start_timer(session *s, uint64_t usec, mig_event event) {
         session_stop_timer(s);
         s->timer_event = event;
-        if (sd_event_add_time_relative(sandbox_event(s->sb), &s->timer, CLOCK_MONOTONIC, usec, 0,
-                                       on_timer, s) < 0)
+        if (sd_event_add_time_relative(sandbox_event(s->sb), &s->timer, CLOCK_MONOTONIC, usec,
+                                       TIMER_ACCURACY_USEC, on_timer, s) < 0)
                 log_error("session %s: no timer", s->id);
 }
 
@@ -85,6 +85,10 @@ static void greet(session *s) {
                 session_set_reason(s, FERRY_UNAVAILABLE, "migration socket: %s", strerror(-r));
                 session_post(s, MIG_EV_TRANSFER_FAILED);
         }
+}
+
+void session_end_notifications(session *s) {
+        s->notifications = notifications_close(s->notifications);
 }
 
 static void session_clear(session *s) {

@@ -99,6 +99,8 @@ void session_vm_pass(session *s, uint64_t pass, uint64_t usec);
 void session_vm_gone(session *s, bool by_guest, const char *reason);
 /* What the journal has open; the VM is attached, or there is none. `running`: the guest runs. */
 int session_recover(session *s, bool running, ferry_error *reterr);
+/* The shim ends: every subscriber gets what is left, and its stream ends. */
+void session_end_notifications(session *s);
 /* See sandbox_retire(). */
 void session_retire(session *s, session_reply reply, void *userdata);
 

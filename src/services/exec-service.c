@@ -355,6 +355,11 @@ int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_se
         return 0;
 }
 
+void exec_service_end(exec_service *s) {
+        s->begun = false;
+        s->programs = guest_processes_free(s->programs);
+}
+
 exec_service *exec_service_free(exec_service *s) {
         if (!s)
                 return NULL;

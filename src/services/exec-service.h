@@ -13,6 +13,8 @@ typedef struct exec_service exec_service;
 int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_service **ret);
 /* The shim knows by now whether there is a VM, and which. No call comes before. */
 void exec_service_begin(exec_service *service);
+/* Waits end with Unavailable: the programs run on, and the next shim is asked again. */
+void exec_service_end(exec_service *service);
 exec_service *exec_service_free(exec_service *service);
 
 DEFINE_CLEANUP(exec_service *, exec_service_free)

@@ -234,6 +234,16 @@ static int on_changed(sd_event_source *source, void *userdata) {
         return 0;
 }
 
+void shim_service_end_watches(shim_service *service) {
+        (void)on_changed(NULL, service);
+        while (service->watchers) {
+                watcher *w = service->watchers;
+
+                (void)ttrpc_call_finish(w->call);
+                watcher_free(w);
+        }
+}
+
 static void on_sandbox_change(void *userdata) {
         shim_service *service = userdata;
 

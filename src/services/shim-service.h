@@ -11,6 +11,8 @@ typedef struct shim_service shim_service;
 /* `on_stopped`: Stop was answered; the shim has nothing left to do. All are borrowed. */
 int shim_service_new(ttrpc_server *server, sd_event *event, sandbox *sb,
                      void (*on_stopped)(void *userdata), void *userdata, shim_service **ret);
+/* Each watcher gets the last state, and its stream ends. */
+void shim_service_end_watches(shim_service *service);
 shim_service *shim_service_free(shim_service *service);
 
 DEFINE_CLEANUP(shim_service *, shim_service_free)

@@ -56,9 +56,14 @@ static int on_flush(sd_event_source *source, uint64_t usec, void *userdata) {
 static void end(shim *s) {
         if (s->flush_timer)
                 return;
+        /* streams and waits would otherwise be open for as long as their callers like */
+        shim_service_end_watches(s->service);
+        session_end_notifications(sandbox_session(s->sandbox));
+        exec_service_end(s->exec);
         ttrpc_server_shutdown(s->server);
         s->flush_deadline = now_usec() + FLUSH_USEC;
-        if (sd_event_add_time(s->event, &s->flush_timer, CLOCK_MONOTONIC, 0, 0, on_flush, s) < 0)
+        if (sd_event_add_time(s->event, &s->flush_timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_USEC,
+                              on_flush, s) < 0)
                 (void)sd_event_exit(s->event, 1);
 }
 
