@@ -10,10 +10,6 @@
 #include "cli/host.h"
 #include "cli/output.h"
 
-typedef struct host_values {
-        const char *name, *netns, *address, *bridge;
-} host_values;
-
 static const cli_option options[] = {
         { "name", "NAME", "set: the host's name", CLI_OPTION_TEXT, offsetof(host_values, name) },
         { "netns", "NAME", "set: the network namespace of its sandboxes (/run/netns/NAME)",
@@ -22,6 +18,10 @@ static const cli_option options[] = {
           offsetof(host_values, address) },
         { "bridge", "INTERFACE", "set: the bridge that its guests are put on", CLI_OPTION_TEXT,
           offsetof(host_values, bridge) },
+        { "qemu", "PATH", "set: its QEMU (default: the one in PATH)", CLI_OPTION_TEXT,
+          offsetof(host_values, qemu) },
+        { "disk-root", "DIR", "set: writable disks of sandboxes that arrive lie below it",
+          CLI_OPTION_TEXT, offsetof(host_values, disk_root) },
 };
 
 static cli_exit show(const cli_context *cli) {
@@ -33,9 +33,11 @@ static cli_exit show(const cli_context *cli) {
                 return cli_fail(&error);
         if (cli->json)
                 return output_json(host_to_json(h, &json) < 0 ? NULL : json);
-        printf("name:     %s\nroot:     %s\nnetns:    %s\naddress:  %s\nbridge:   %s\n", h->name,
-               h->root, h->netns ? h->netns : "(ours)", h->address,
-               h->bridge ? h->bridge : "(none)");
+        printf("name:     %s\nroot:     %s\nnetns:    %s\naddress:  %s\nbridge:   %s\n"
+               "qemu:     %s\ndisks:    %s\n",
+               h->name, h->root, h->netns ? h->netns : "(ours)", h->address,
+               h->bridge ? h->bridge : "(none)", h->qemu ? h->qemu : "(in PATH)",
+               h->disk_root ? h->disk_root : "(none)");
         return CLI_EXIT_OK;
 }
 
@@ -65,7 +67,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
         if (!cli_need_words("host", words, 1, names))
                 return CLI_EXIT_USAGE;
         if (strcmp(words->words[0], "show") == 0) {
-                if (v->name || v->netns || v->address || v->bridge)
+                if (v->name || v->netns || v->address || v->bridge || v->qemu || v->disk_root)
                         return cli_fail_usage("host", "`host show` takes no values");
                 return show(cli);
         }
@@ -73,7 +75,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return cli_fail_usage("host", "'%.64s': must be 'set' or 'show'", words->words[0]);
         if (!v->name)
                 return cli_fail_usage("host", "--name is missing");
-        if (host_write(cli->root, v->name, v->netns, v->address, v->bridge, &error) < 0)
+        if (host_write(cli->root, v, &error) < 0)
                 return error.code == FERRY_INVALID_ARGUMENT
                                ? cli_fail_usage("host", "--%s", ferry_error_message(&error))
                                : cli_fail(&error);
@@ -83,11 +85,11 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
 
 const cli_verb cmd_host = {
         .name = "host",
-        .arguments = "set --name NAME [--netns NAME] [--address IP] [--bridge INTERFACE] | show",
+        .arguments = "set --name NAME [...] | show",
         .summary = "say, or show, what host a state root stands for",
         .details = "A host is, for now, a state root on this machine. `host set` writes "
                    "<root>/host.json;\nwithout it a root is this machine as it stands: no "
-                   "namespace, 127.0.0.1, no bridge.",
+                   "namespace, 127.0.0.1, no bridge, the QEMU in PATH.",
         .has_json = true,
         .options = options,
         .n_options = ELEMENTS(options),

@@ -15,7 +15,19 @@
 #define HOST_FILE_MAX 4096U
 #define NAME_MAX_LEN  63U
 
-static const char host_fields[4][8] = { "name", "netns", "address", "bridge" };
+#define N_FIELDS 6U
+static const char *const host_fields[N_FIELDS] = { "name",   "netns", "address",
+                                                   "bridge", "qemu",  "disk_root" };
+
+/* In the fields' order. */
+static host_values to_values(const char *const texts[N_FIELDS]) {
+        return (host_values){ .name = texts[0],
+                              .netns = texts[1],
+                              .address = texts[2],
+                              .bridge = texts[3],
+                              .qemu = texts[4],
+                              .disk_root = texts[5] };
+}
 
 static int refuse(ferry_error *reterr, const char *field, const char *text) {
         return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL, "%s: %s", field, text);
@@ -37,18 +49,21 @@ static bool is_address(const char *text) {
         return inet_pton(AF_INET, text, binary) == 1 || inet_pton(AF_INET6, text, binary) == 1;
 }
 
-static int check(const char *name, const char *netns, const char *address, const char *bridge,
-                 ferry_error *reterr) {
-        if (!name)
+static int check(const host_values *v, ferry_error *reterr) {
+        if (!v->name)
                 return refuse(reterr, "name", "is missing");
-        if (!is_name(name))
+        if (!is_name(v->name))
                 return refuse(reterr, "name", "must be letters, digits, '-', '_' and '.'");
-        if (netns && !is_name(netns))
+        if (v->netns && !is_name(v->netns))
                 return refuse(reterr, "netns", "must be the name of a namespace in /run/netns");
-        if (address && !is_address(address))
+        if (v->address && !is_address(v->address))
                 return refuse(reterr, "address", "must be an IPv4 or IPv6 address");
-        if (bridge && (!is_name(bridge) || strlen(bridge) >= IFNAMSIZ))
+        if (v->bridge && (!is_name(v->bridge) || strlen(v->bridge) >= IFNAMSIZ))
                 return refuse(reterr, "bridge", "must be the name of a network interface");
+        if (v->qemu && v->qemu[0] != '/')
+                return refuse(reterr, "qemu", "must be the absolute path of a program");
+        if (v->disk_root && v->disk_root[0] != '/')
+                return refuse(reterr, "disk_root", "must be an absolute path");
         return 0;
 }
 
@@ -60,6 +75,8 @@ host *host_free(host *h) {
         free(h->netns);
         free(h->address);
         free(h->bridge);
+        free(h->qemu);
+        free(h->disk_root);
         free(h);
         return NULL;
 }
@@ -71,15 +88,17 @@ static int copy(const char *text, char **ret) {
         return *ret ? 0 : -ENOMEM;
 }
 
-static int host_new(const char *root, const char *name, const char *netns, const char *address,
-                    const char *bridge, bool is_set, host **ret) {
+static int host_new(const char *root, const host_values *v, bool is_set, host **ret) {
         _cleanup_(host_freep) host *h = calloc(1, sizeof(*h));
 
         if (!h)
                 return -ENOMEM;
         h->is_set = is_set;
-        if (copy(root, &h->root) < 0 || copy(name, &h->name) < 0 || copy(netns, &h->netns) < 0 ||
-            copy(address ? address : "127.0.0.1", &h->address) < 0 || copy(bridge, &h->bridge) < 0)
+        if (copy(root, &h->root) < 0 || copy(v->name, &h->name) < 0 ||
+            copy(v->netns, &h->netns) < 0 ||
+            copy(v->address ? v->address : "127.0.0.1", &h->address) < 0 ||
+            copy(v->bridge, &h->bridge) < 0 || copy(v->qemu, &h->qemu) < 0 ||
+            copy(v->disk_root, &h->disk_root) < 0)
                 return -ENOMEM;
         *ret = TAKE_PTR(h);
         return 0;
@@ -87,8 +106,9 @@ static int host_new(const char *root, const char *name, const char *netns, const
 
 static int host_parse(const char *root, const char *text, size_t n, host **ret,
                       ferry_error *reterr) {
-        const char *values[4] = { NULL };
+        const char *texts[N_FIELDS] = { NULL };
         json_error_t where;
+        host_values values;
         json_t *json = json_loadb(text, n, JSON_REJECT_DUPLICATES, &where), *value;
         const char *key;
         int r = 0;
@@ -106,16 +126,17 @@ static int host_parse(const char *root, const char *text, size_t n, host **ret,
                 if (i == ELEMENTS(host_fields))
                         r = refuse(reterr, key, "is no field of a host");
                 else if (json_is_string(value))
-                        values[i] = json_string_value(value);
+                        texts[i] = json_string_value(value);
                 else if (!json_is_null(value))
                         r = refuse(reterr, key, "must be a string or null");
                 if (r < 0)
                         break;
         }
+        values = to_values(texts);
         if (r == 0)
-                r = check(values[0], values[1], values[2], values[3], reterr);
+                r = check(&values, reterr);
         if (r == 0) {
-                r = host_new(root, values[0], values[1], values[2], values[3], true, ret);
+                r = host_new(root, &values, true, ret);
                 if (r < 0)
                         ferry_error_set_errno(reterr, r, "host");
         }
@@ -132,7 +153,7 @@ int host_read(const char *root, host **ret, ferry_error *reterr) {
                 return ferry_error_set_errno(reterr, -ENOMEM, "host");
         r = file_read(AT_FDCWD, path, HOST_FILE_MAX, &text, &n);
         if (r == -ENOENT || r == -ENOTDIR) {
-                r = host_new(root, "this host", NULL, NULL, NULL, false, ret);
+                r = host_new(root, &(host_values){ .name = "this host" }, false, ret);
                 return r < 0 ? ferry_error_set_errno(reterr, r, "host") : 0;
         }
         if (r == -EACCES && geteuid() != 0)
@@ -152,29 +173,34 @@ static json_t *text_or_null(const char *text) {
         return text ? json_string(text) : json_null();
 }
 
-static json_t *to_json(const char *name, const char *netns, const char *address,
-                       const char *bridge) {
-        return json_pack("{s:s, s:o, s:o, s:o}", "name", name, "netns", text_or_null(netns),
-                         "address", text_or_null(address), "bridge", text_or_null(bridge));
+static json_t *to_json(const host_values *v) {
+        return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "name", v->name, "netns",
+                         text_or_null(v->netns), "address", text_or_null(v->address), "bridge",
+                         text_or_null(v->bridge), "qemu", text_or_null(v->qemu), "disk_root",
+                         text_or_null(v->disk_root));
 }
 
 int host_to_json(const host *h, json_t **ret) {
-        *ret = to_json(h->name, h->netns, h->address, h->bridge);
+        *ret = to_json(&(host_values){ .name = h->name,
+                                       .netns = h->netns,
+                                       .address = h->address,
+                                       .bridge = h->bridge,
+                                       .qemu = h->qemu,
+                                       .disk_root = h->disk_root });
         return *ret ? 0 : -ENOMEM;
 }
 
-int host_write(const char *root, const char *name, const char *netns, const char *address,
-               const char *bridge, ferry_error *reterr) {
+int host_write(const char *root, const host_values *values, ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL, *text = NULL;
         json_t *json;
         int r;
 
-        r = check(name, netns, address, bridge, reterr);
+        r = check(values, reterr);
         if (r < 0)
                 return r;
         if (asprintf(&path, "%s/" HOST_FILE, root) < 0)
                 return ferry_error_set_errno(reterr, -ENOMEM, "host");
-        json = to_json(name, netns, address, bridge);
+        json = to_json(values);
         text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
         json_decref(json);
         if (!text)

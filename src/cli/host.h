@@ -2,8 +2,8 @@
 #pragma once
 
 /* A host, for now a state root on this machine: <root>/host.json says its name, the network
- * namespace its shims run in, its address for migrations and the bridge for its guests. Without
- * that file it is this machine as it stands. */
+ * namespace its shims run in, its address for migrations, the bridge for its guests, its QEMU and
+ * where disks may be. Without that file it is this machine as it stands. */
 
 #include <stdbool.h>
 
@@ -13,21 +13,26 @@
 #include "base/error.h"
 
 typedef struct host {
-        char *root;    /* absolute, as given */
-        char *name;    /* never NULL */
-        char *netns;   /* NULL: the namespace we are in */
-        char *address; /* IPv4 or IPv6; "127.0.0.1" when not set */
-        char *bridge;  /* NULL: none */
-        bool is_set;   /* host.json exists */
+        char *root;      /* absolute, as given */
+        char *name;      /* never NULL */
+        char *netns;     /* NULL: the namespace we are in */
+        char *address;   /* IPv4 or IPv6; "127.0.0.1" when not set */
+        char *bridge;    /* NULL: none */
+        char *qemu;      /* NULL: the one in PATH */
+        char *disk_root; /* writable disks of sandboxes that arrive lie below it; NULL: none may */
+        bool is_set;     /* host.json exists */
 } host;
+
+typedef struct host_values {
+        const char *name, *netns, *address, *bridge, *qemu, *disk_root; /* NULL: absent */
+} host_values;
 
 /* -EINVAL naming the field when host.json is there and wrong. */
 int host_read(const char *root, host **ret, ferry_error *reterr);
 host *host_free(host *h);
 
-/* Makes the root (0700) if need be. NULL: absent. Names and addresses are checked. */
-int host_write(const char *root, const char *name, const char *netns, const char *address,
-               const char *bridge, ferry_error *reterr);
+/* Makes the root (0700) if need be. Names and addresses are checked. */
+int host_write(const char *root, const host_values *values, ferry_error *reterr);
 
 int host_to_json(const host *h, json_t **ret);
 

@@ -16,8 +16,10 @@
 
 #define READY_TIMEOUT (20 * USEC_PER_SEC)
 #define READY_FD      3
-#define ARGV_MAX      16U
+#define ARGV_MAX      24U
 #define LOG_LINES     5U
+/* What the host's QEMU and KVM can do, asked once a boot; no sandbox has such a name. */
+#define PROBE_CACHE ".probe"
 
 static bool is_program(const char *path) {
         return access(path, X_OK) == 0;
@@ -194,7 +196,7 @@ static int explain(const host *h, const char *name, int r, ferry_error *reterr) 
 }
 
 int launch_shim(const host *h, const char *name, const char *config_path, ferry_error *reterr) {
-        _cleanup_(freep) char *program = NULL, *state_dir = NULL, *log_path = NULL;
+        _cleanup_(freep) char *program = NULL, *state_dir = NULL, *log_path = NULL, *cache = NULL;
         _cleanup_(closep) int netns_fd = -EBADF, log_fd = -EBADF, read_fd = -EBADF,
                               write_fd = -EBADF;
         launch l = { 0 };
@@ -211,6 +213,10 @@ int launch_shim(const host *h, const char *name, const char *config_path, ferry_
                 r = netns_open(h->netns, &netns_fd, reterr);
         if (r < 0)
                 return r;
+        if (asprintf(&cache, "%s/" PROBE_CACHE, h->root) < 0) {
+                cache = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "cannot start the shim");
+        }
         log_fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (log_fd < 0)
                 return ferry_error_set_errno(reterr, -errno, "cannot open %s", log_path);
@@ -227,6 +233,8 @@ int launch_shim(const host *h, const char *name, const char *config_path, ferry_
         l.argv[n++] = (char *)name;
         l.argv[n++] = (char *)"--ready-fd";
         l.argv[n++] = (char *)"3";
+        l.argv[n++] = (char *)"--probe-cache";
+        l.argv[n++] = cache;
         if (config_path) {
                 l.argv[n++] = (char *)"--config";
                 l.argv[n++] = (char *)config_path;
@@ -234,6 +242,14 @@ int launch_shim(const host *h, const char *name, const char *config_path, ferry_
         if (h->bridge) {
                 l.argv[n++] = (char *)"--bridge";
                 l.argv[n++] = h->bridge;
+        }
+        if (h->qemu) {
+                l.argv[n++] = (char *)"--qemu";
+                l.argv[n++] = h->qemu;
+        }
+        if (h->disk_root) {
+                l.argv[n++] = (char *)"--disk-root";
+                l.argv[n++] = h->disk_root;
         }
         l.netns_fd = netns_fd;
         l.log_fd = log_fd;

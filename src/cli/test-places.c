@@ -211,13 +211,23 @@ static void test_host(void **state) {
         assert_false(absent->is_set);
         assert_null(absent->netns);
         assert_string_equal(absent->address, "127.0.0.1");
-        assert_int_equal(host_write(root, "b", "ferry-b", "10.77.0.2", "br0", NULL), 0);
+        assert_int_equal(host_write(root,
+                                    &(host_values){ .name = "b",
+                                                    .netns = "ferry-b",
+                                                    .address = "10.77.0.2",
+                                                    .bridge = "br0",
+                                                    .qemu = "/opt/qemu",
+                                                    .disk_root = "/disks" },
+                                    NULL),
+                         0);
         assert_int_equal(host_read(root, &h, NULL), 0);
         assert_true(h->is_set);
         assert_string_equal(h->name, "b");
         assert_string_equal(h->netns, "ferry-b");
         assert_string_equal(h->address, "10.77.0.2");
         assert_string_equal(h->bridge, "br0");
+        assert_string_equal(h->qemu, "/opt/qemu");
+        assert_string_equal(h->disk_root, "/disks");
 }
 
 static void test_pair(void **state) {
@@ -277,6 +287,11 @@ static void test_cmdline(void **state) {
 }
 
 static void test_bad_hosts(void **state) {
+        static const host_values bad_values[] = {
+                { .name = "a", .netns = ".." },        { .name = NULL },
+                { .name = "a", .address = "1.2.3" },   { .name = "a", .qemu = "qemu" },
+                { .name = "a", .disk_root = "disks" },
+        };
         static const char *const texts[] = {
                 "",
                 "{",
@@ -297,9 +312,8 @@ static void test_bad_hosts(void **state) {
                 assert_int_equal(host_read(root, &h, NULL), -EINVAL);
                 assert_null(h);
         }
-        assert_int_equal(host_write(root, "a", "..", NULL, NULL, NULL), -EINVAL);
-        assert_int_equal(host_write(root, NULL, NULL, NULL, NULL, NULL), -EINVAL);
-        assert_int_equal(host_write(root, "a", NULL, "1.2.3", NULL, NULL), -EINVAL);
+        for (size_t i = 0; i < ELEMENTS(bad_values); i++)
+                assert_int_equal(host_write(root, &bad_values[i], NULL), -EINVAL);
 }
 
 int main(void) {

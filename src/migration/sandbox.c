@@ -361,11 +361,23 @@ static int check_boot(const sandbox *sb, ferry_error *reterr) {
 
 int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
                  ferry_error *reterr) {
+        _cleanup_(vm_config_freep) vm_config *here = NULL;
         int r = check_boot(sb, reterr);
 
         if (r < 0)
                 return r;
-        return start_vm(sb, config, VM_MODE_NORMAL, on_boot_ready, done, userdata, reterr);
+        /* a configuration that names no binary of its own gets this host's */
+        if (sb->qemu && strcmp(config->qemu, VM_CONFIG_QEMU_DEFAULT) == 0) {
+                r = vm_config_dup(config, &here);
+                if (r == 0) {
+                        free(here->qemu);
+                        here->qemu = strdup(sb->qemu);
+                }
+                if (r < 0 || !here->qemu)
+                        return ferry_error_set_errno(reterr, -ENOMEM, "start");
+        }
+        return start_vm(sb, here ? here : config, VM_MODE_NORMAL, on_boot_ready, done, userdata,
+                        reterr);
 }
 
 static void on_incoming_ready(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
