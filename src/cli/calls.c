@@ -24,6 +24,27 @@ int call_status(rpc *shim, shim_status **ret, ferry_error *reterr) {
         return 0;
 }
 
+int call_check(rpc *shim, const InitializeOptions *options, uint64_t bytes_per_second,
+               uint64_t round_trip_usec, Ferry__Shim__V1__CheckResponse **ret,
+               ferry_error *reterr) {
+        Ferry__Shim__V1__CheckRequest request = FERRY__SHIM__V1__CHECK_REQUEST__INIT;
+        size_t n = initialize_options__get_packed_size(options);
+        _cleanup_(freep) uint8_t *packed = malloc(n + 1);
+        ProtobufCMessage *reply;
+        int r;
+
+        if (!packed)
+                return ferry_error_set_errno(reterr, -ENOMEM, "check");
+        initialize_options__pack(options, packed);
+        request.init_options = (ProtobufCBinaryData){ n, packed };
+        request.link_bytes_per_second = bytes_per_second;
+        request.link_round_trip_usec = round_trip_usec;
+        r = rpc_call(shim, SHIM, "Check", &request.base, STEP, &reply, reterr);
+        if (r == 0)
+                *ret = (Ferry__Shim__V1__CheckResponse *)reply;
+        return r;
+}
+
 int call_stop(rpc *shim, bool force, ferry_error *reterr) {
         Ferry__Shim__V1__StopRequest request = FERRY__SHIM__V1__STOP_REQUEST__INIT;
 

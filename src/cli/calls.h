@@ -12,6 +12,8 @@ typedef Ferry__Shim__V1__StatusResponse shim_status;
 /* ---- ferry.shim.v1.Shim ---- */
 
 int call_status(rpc *shim, shim_status **ret, ferry_error *reterr);
+int call_check(rpc *shim, const InitializeOptions *options, uint64_t bytes_per_second,
+               uint64_t round_trip_usec, Ferry__Shim__V1__CheckResponse **ret, ferry_error *reterr);
 int call_stop(rpc *shim, bool force, ferry_error *reterr);
 /* `session_id` "": whichever it has. */
 int call_trace(rpc *shim, const char *session_id, Ferry__Shim__V1__TraceResponse **ret,

@@ -41,6 +41,7 @@ typedef struct cli_verb {
         cli_exit (*run)(const cli_context *cli, const cli_words *words, const void *values);
 } cli_verb;
 
+extern const cli_verb cmd_check;
 extern const cli_verb cmd_console;
 extern const cli_verb cmd_events;
 extern const cli_verb cmd_exec;

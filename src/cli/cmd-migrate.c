@@ -7,11 +7,13 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "cli/check.h"
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/migrate-options.h"
 #include "cli/mover.h"
 #include "cli/outcome.h"
+#include "cli/output.h"
 #include "cli/peer.h"
 #include "cli/sandbox.h"
 #include "cli/view.h"
@@ -63,6 +65,29 @@ static void files_done(outcome_files *files) {
         out_file_done(&files->trace);
 }
 
+/* --check. False: told why it cannot. */
+static bool may_go(const cli_context *cli, rpc_group *group, const mover *m,
+                   const InitializeOptions *options, cli_exit *ret_code) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        bool good = false;
+        check c;
+
+        if (check_run(&c, group, m->from, m->to, m->name, options, &error) < 0)
+                *ret_code = cli_fail(&error);
+        else {
+                good = check_is_good(&c);
+                *ret_code = CLI_EXIT_REFUSED;
+        }
+        if (!good && error.code == FERRY_OK) {
+                fprintf(stderr, "ferry: %s cannot go to host %s:\n", m->name, m->to->name);
+                check_print_reasons(&c, stderr);
+                if (cli->json)
+                        (void)output_json(check_to_json(&c));
+        }
+        check_done(&c);
+        return good;
+}
+
 static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
         static const char *const names[] = { "the sandbox's NAME" };
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
@@ -88,6 +113,11 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
             mover_init(&m, group, from, to, words->words[0], &error) < 0) {
                 migrate_request_done(&request);
                 return cli_fail(&error);
+        }
+        if (v->check && !may_go(cli, group, &m, &request.options, &code)) {
+                mover_done(&m);
+                migrate_request_done(&request);
+                return code;
         }
         if (v->timeout.given)
                 m.deadline_usec = m.start_usec + v->timeout.value * USEC_PER_SEC;

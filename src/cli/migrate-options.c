@@ -16,6 +16,8 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
         { "to", "TARGET", "the other host: its state root", CLI_OPTION_TEXT, AT(to) },
         { "timeout", "SECONDS", "give up and roll back after this time", CLI_OPTION_NUMBER,
           AT(timeout), 1, 86400 },
+        { "check", NULL, "only if `ferry check` says that it can go", CLI_OPTION_SWITCH,
+          AT(check) },
         { "handover", "KIND", "who says that it runs there: direct (the shims; default) or caller",
           CLI_OPTION_CHOICE, AT(handover), .choices = handovers },
         { "bandwidth", "SIZE", "at most this many bytes a second", CLI_OPTION_SIZE, AT(bandwidth),

@@ -12,6 +12,7 @@
 typedef struct migrate_values {
         const char *to;
         cli_number timeout; /* seconds for all of it */
+        bool check;
 
         cli_number handover, postcopy, encryption; /* as the wire's enums */
         cli_number bandwidth, channels, compress_workers;
@@ -25,7 +26,7 @@ typedef struct migrate_values {
         cli_number blackout_target, blackout_threshold; /* ms */
 } migrate_values;
 
-#define N_MIGRATE_OPTIONS 23U
+#define N_MIGRATE_OPTIONS 24U
 extern const cli_option migrate_options[N_MIGRATE_OPTIONS];
 
 /* The message and what it points to. */

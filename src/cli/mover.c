@@ -41,6 +41,8 @@ static void free_report(Ferry__Shim__V1__Report *report) {
 }
 
 void mover_done(mover *m) {
+        if (m->figures.predicted)
+                protobuf_c_message_free_unpacked(&m->figures.predicted->base, NULL);
         free_report(m->figures.source);
         free_report(m->figures.destination);
         traces_done(&m->traces);
@@ -88,6 +90,7 @@ static int check_source(mover *m, ferry_error *reterr) {
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
                                        "%s does not run%s%s", m->name,
                                        status->exit_reason[0] ? ": " : "", status->exit_reason);
+        m->figures.predicted = TAKE_PTR(status->prediction);
         return 0;
 }
 

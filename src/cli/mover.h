@@ -31,6 +31,7 @@ typedef struct mover_figures {
         uint64_t total_usec, blackout_usec, bytes;
         uint32_t passes;
         Ferry__Shim__V1__Report *source, *destination; /* NULL: not known; owned */
+        Ferry__Shim__V1__Prediction *predicted; /* the last one, however old; NULL: none; owned */
 } mover_figures;
 
 typedef struct mover {

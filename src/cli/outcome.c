@@ -83,18 +83,26 @@ static json_t *traces_to_json(const story *s) {
                          trace_or_null(s->traces->destination));
 }
 
+static json_t *predicted_or_null(const Ferry__Shim__V1__Prediction *p) {
+        json_t *json;
+
+        if (!p || wire_to_json(&p->base, &json) < 0)
+                return json_null();
+        return json;
+}
+
 /* Every outcome has the same shape. */
 static cli_exit print_json(const mover *m, const story *s) {
         const mover_figures *f = &m->figures;
 
         return output_json(json_pack(
-                "{s:s, s:s, s:s, s:s?, s:s?, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o}", "name",
+                "{s:s, s:s, s:s, s:s?, s:s?, s:f, s:f, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "name",
                 s->name, "session_id", s->session_id, "outcome", s->outcome, "runs_at", s->runs_at,
                 "error", s->error, "total_ms", (double)s->total_usec / 1e3, "blackout_ms",
                 (double)s->blackout_usec / 1e3, "passes", (json_int_t)s->passes, "bytes",
                 (json_int_t)s->bytes, "source", report_or_null(f->source), "destination",
                 report_or_null(f->destination), "blackout_parts", story_blackout_to_json(s),
-                "trace", traces_to_json(s)));
+                "trace", traces_to_json(s), "predicted", predicted_or_null(f->predicted)));
 }
 
 static void write_report(const out_file *file, const story *s) {
@@ -130,6 +138,24 @@ static cli_exit conclude(const cli_context *cli, mover *m, const char *outcome, 
         return cli->json ? print_json(m, &s) : CLI_EXIT_OK;
 }
 
+/* Beside the figures above, what a `ferry check` had said. */
+static void print_predicted(const mover *m) {
+        const Ferry__Shim__V1__Prediction *p = m->figures.predicted;
+        char age[FORMAT_MAX], copy[FORMAT_MAX], bytes[FORMAT_MAX], blackout[FORMAT_MAX];
+        uint64_t now = wall_usec();
+
+        if (!p)
+                return;
+        printf("  predicted %s ago: copy %s (took %s), %u passes, %s sent, blackout %s\n",
+               format_duration(now > p->made_usec ? now - p->made_usec : 0, age),
+               format_duration(p->copy_usec, copy),
+               m->figures.source
+                       ? format_duration(m->figures.source->copy_usec, (char[FORMAT_MAX]){ 0 })
+                       : "?",
+               p->passes, format_bytes(p->bytes, bytes),
+               format_duration(p->blackout_usec, blackout));
+}
+
 static void print_report(const mover *m) {
         const mover_figures *f = &m->figures;
         char total[FORMAT_MAX], bytes[FORMAT_MAX], blackout[FORMAT_MAX];
@@ -139,6 +165,7 @@ static void print_report(const mover *m) {
                m->name, m->to->name, m->to->root, m->name, format_duration(f->total_usec, total),
                f->passes, format_bytes(f->bytes, bytes),
                format_duration(f->blackout_usec, blackout));
+        print_predicted(m);
         fflush(stdout);
 }
 

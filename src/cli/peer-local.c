@@ -19,6 +19,7 @@
 #include "cli/pair.h"
 #include "cli/sandbox.h"
 #include "cli/socket-pass.h"
+#include "cli/target-check.h"
 
 #define CONNECT_TIMEOUT (10 * USEC_PER_SEC)
 
@@ -119,6 +120,21 @@ static int connect_from(peer *p, peer *source, rpc *shim, const char *name, cons
         return 0;
 }
 
+static int probe_link(peer *p, peer *source, link_figures *ret, ferry_error *reterr) {
+        _cleanup_(closep) int from_fd = -EBADF, to_fd = -EBADF;
+        int r;
+
+        r = make_connection(host_of(source), host_of(p), &from_fd, &to_fd, reterr);
+        if (r < 0)
+                return r;
+        r = link_probe(from_fd, to_fd, ret);
+        return r < 0 ? ferry_error_set_errno(reterr, r, "the connection to host %s", p->name) : 0;
+}
+
+static int check_incoming(peer *p, const void *state, size_t n, json_t **ret, ferry_error *reterr) {
+        return target_check(host_of(p), state, n, ret, reterr);
+}
+
 static void remember(peer *p, const char *name, const char *session_id, const peer *other) {
         if (session_id)
                 pair_remember(host_of(p)->root, name, session_id, other->root);
@@ -144,6 +160,8 @@ static const peer_operations operations = {
         .start_destination = start_destination,
         .open = open_shim,
         .connect = connect_from,
+        .probe_link = probe_link,
+        .check_incoming = check_incoming,
         .remember = remember,
         .give_socket = give_socket,
         .clear = clear,

@@ -7,8 +7,11 @@
 
 #include <stdbool.h>
 
+#include <jansson.h>
+
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "cli/link-probe.h"
 #include "cli/rpc.h"
 
 typedef struct peer peer;
@@ -26,6 +29,11 @@ typedef struct peer_operations {
          * the other. Both peers are of the same kind. */
         int (*connect)(peer *p, peer *source, rpc *shim, const char *name, const char *session_id,
                        int *ret_source_fd, ferry_error *reterr);
+        /* What the network from `source` to here carries: a third of a second. */
+        int (*probe_link)(peer *p, peer *source, link_figures *ret, ferry_error *reterr);
+        /* *ret: an array of texts, what speaks against the sandbox of this exported state. */
+        int (*check_incoming)(peer *p, const void *state, size_t n, json_t **ret,
+                              ferry_error *reterr);
         /* Notes which other host the session is with; `session_id` NULL: none any more. */
         void (*remember)(peer *p, const char *name, const char *session_id, const peer *other);
         /* Gives a connected socket of ours to this host's shim. The descriptor is borrowed. */

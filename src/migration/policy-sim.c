@@ -199,4 +199,5 @@ void sim_run(const sim_guest *guest, const policy_options *options, uint32_t fix
         ret->passes = s.policy.pass - 1;
         ret->throttle = s.throttle;
         ret->total_ms = s.ms;
+        ret->sent = s.sent + (ret->ended ? s.left : 0);
 }

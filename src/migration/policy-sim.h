@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* A model of QEMU's migration loop and of a guest, to try the policy on; for tests alone.
+/* A model of QEMU's migration loop and of a guest, to try the policy on: for its tests, and
+ * for what `ferry check` says.
  *
  * As QEMU does it (7.2 and 10.0 alike): it sends for up to 50 ms at a time; when less is left than
  * the link carried in `limit` by the bandwidth of the last 100 ms, it looks for dirty pages; when
@@ -32,7 +33,7 @@ typedef struct sim_result {
         uint32_t throttle_pass, first_throttle;     /* 0: never throttled */
         uint32_t throttle;                          /* at the end */
         uint32_t expected_ms;                       /* of a cancelled one */
-        double blackout_ms, total_ms;
+        double blackout_ms, total_ms, sent;         /* sent: bytes */
 } sim_result;
 
 /* `options` NULL: no policy, a fixed limit of `fixed_ms`. The trace may be NULL. */

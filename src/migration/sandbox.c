@@ -40,6 +40,7 @@ struct sandbox {
         sd_event_source *discarded; /* calls `discarding` when there was nothing to wait for */
 
         session *session;
+        prediction prediction;
         struct {
                 void (*on_change)(void *userdata);
                 void *userdata;
@@ -605,6 +606,14 @@ sandbox_vm_state sandbox_get_vm_state(const sandbox *sb) {
 
 const char *sandbox_exit_reason(const sandbox *sb) {
         return sb->exit_reason;
+}
+
+const prediction *sandbox_get_prediction(const sandbox *sb) {
+        return &sb->prediction;
+}
+
+void sandbox_set_prediction(sandbox *sb, const prediction *p) {
+        sb->prediction = *p;
 }
 
 uint64_t sandbox_running_since(const sandbox *sb) {

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "migration/incoming.h"
+#include "migration/predict.h"
 #include "vm/vm.h"
 
 typedef struct sandbox sandbox;
@@ -80,6 +81,10 @@ const char *sandbox_exit_reason(const sandbox *sb); /* NULL: none */
 uint64_t sandbox_running_since(const sandbox *sb);  /* realtime, 0: does not run */
 /* NULL while there is none. */
 ferry_vm *sandbox_vm(sandbox *sb);
+
+/* The last one that was made (outgoing.h); made_usec 0: none. */
+const prediction *sandbox_get_prediction(const sandbox *sb);
+void sandbox_set_prediction(sandbox *sb, const prediction *p);
 
 /* ---- for session.c ---- */
 

@@ -162,12 +162,9 @@ void session_begin(session *s, const char *id, bool is_source, const migration_o
 
 void session_reply_error(session_reply reply, void *userdata, int r, ferry_error *error);
 int session_check_new(const session *s, const char *id, mig_event rpc, ferry_error *reterr);
-int session_copy_options(const InitializeOptions *from, InitializeOptions **ret);
 
 /* session-import.c */
 void session_drop_import(session *s);
-int session_check_compatibility(const vm_facts *ours, const CompatibilityInfo *info,
-                                ferry_error *reterr);
 
 /* session-prepare.c */
 void session_start_export(session *s);

@@ -39,25 +39,31 @@ static void find_throttle(session *s) {
              ferry_error_message(&error));
 }
 
+void session_policy_options(const migration_options *o, policy_options *ret) {
+        *ret = (policy_options){
+                .target_ms = o->blackout_target_ms,
+                .target_passes = o->target_passes,
+                .maximum_passes = o->maximum_passes,
+                .overhead_ms = OVERHEAD_MS,
+                .skip_throttling = o->skip_throttling,
+                .cancel_over_threshold = o->cancel_over_threshold,
+                .threshold_ms = o->threshold_ms,
+                .throttle_from_pass = o->throttle_from_pass,
+                .first_throttle = o->first_throttle,
+                .throttle_step = o->throttle_step,
+        };
+}
+
 void session_begin_policy(session *s, vm_migrate_options *ret) {
         uint64_t round_trips = mig_link_round_trip_usec(s->link) * ROUND_TRIPS;
         const migration_options *o = &s->options;
+        policy_options options;
 
         find_throttle(s);
-        policy_init(&s->policy,
-                    &(policy_options){
-                            .target_ms = o->blackout_target_ms,
-                            .target_passes = o->target_passes,
-                            .maximum_passes = o->maximum_passes,
-                            .overhead_ms = OVERHEAD_MS + (uint32_t)(round_trips / USEC_PER_MSEC),
-                            .skip_throttling = o->skip_throttling,
-                            .throttle_lags = s->auto_converge,
-                            .cancel_over_threshold = o->cancel_over_threshold,
-                            .threshold_ms = o->threshold_ms,
-                            .throttle_from_pass = o->throttle_from_pass,
-                            .first_throttle = o->first_throttle,
-                            .throttle_step = o->throttle_step,
-                    });
+        session_policy_options(o, &options);
+        options.overhead_ms += (uint32_t)(round_trips / USEC_PER_MSEC);
+        options.throttle_lags = s->auto_converge;
+        policy_init(&s->policy, &options);
         *ret = (vm_migrate_options){
                 .downtime_limit_msec = s->policy.limit_ms,
                 .max_bytes_per_second = o->max_bandwidth,

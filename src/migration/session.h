@@ -12,6 +12,8 @@
 #include "migration/journal.h"
 #include "migration/machine.h"
 #include "migration/notifications.h"
+#include "migration/options.h"
+#include "migration/policy.h"
 #include "migration/sandbox.h"
 
 /* r 0: the call succeeded; negative: `error` (borrowed) says why. Called exactly once, possibly
@@ -86,6 +88,17 @@ typedef struct trace_message trace_message;
 int session_trace(session *s, const char *id, trace_message **ret, ferry_error *reterr);
 /* True from export or import to Cleanup. */
 bool session_is_open(const session *s);
+
+/* How the switchover would be decided with these. */
+void session_policy_options(const migration_options *o, policy_options *ret);
+
+/* ---- for outgoing.c ---- */
+
+/* A copy of its own; NULL of NULL. */
+int session_copy_options(const InitializeOptions *from, InitializeOptions **ret);
+/* compatibility_data against what we run: FailedPrecondition names the differences. */
+int session_check_compatibility(const vm_facts *ours, const CompatibilityInfo *info,
+                                ferry_error *reterr);
 
 /* ---- for sandbox.c ---- */
 

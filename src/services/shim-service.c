@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "migration/outgoing.h"
 #include "migration/session.h"
 #include "migration/trace-message.h"
 #include "services/reply.h"
@@ -26,6 +27,8 @@ struct shim_service {
         watcher *watchers;
         size_t n_watchers;
         uint64_t round;
+        struct check_call *checks;
+        size_t n_checks;
         void (*on_stopped)(void *userdata);
         void *userdata;
 };
@@ -38,6 +41,7 @@ typedef struct status_parts {
         Ferry__Shim__V1__Tombstone tombstones[TOMBSTONES_MAX];
         Ferry__Shim__V1__Tombstone *tombstone_list[TOMBSTONES_MAX];
         char records[TOMBSTONES_MAX][JOURNAL_RECORD_MAX];
+        Ferry__Shim__V1__Prediction prediction;
         session_status status;
         char qemu_version[128];
 } status_parts;
@@ -119,6 +123,23 @@ static void fill_tombstones(const session *s, status_parts *p) {
         p->response.n_tombstones = k;
 }
 
+static void fill_prediction(const prediction *from, Ferry__Shim__V1__Prediction *to) {
+        ferry__shim__v1__prediction__init(to);
+        to->passes = from->passes;
+        to->copy_usec = from->copy_usec;
+        to->blackout_usec = from->blackout_usec;
+        to->bytes = from->bytes;
+        to->throttle_percentage = from->throttle;
+        to->forced = from->forced;
+        to->cancelled = from->cancelled;
+        to->dirty_bytes_per_second = from->input.rate;
+        to->hot_bytes = from->input.hot;
+        to->filled_bytes = from->input.filled;
+        to->bytes_per_second = from->input.bandwidth;
+        to->round_trip_usec = from->input.round_trip_usec;
+        to->made_usec = from->made_usec;
+}
+
 static void fill_vm(const shim_service *service, status_parts *p) {
         status_response *r = &p->response;
         ferry_vm *v = sandbox_vm(service->sb);
@@ -154,6 +175,10 @@ static status_parts *status_parts_new(const shim_service *service) {
         if (mig_state_get(p->status.state)->side != MIG_SIDE_NONE)
                 fill_session(p);
         fill_tombstones(sandbox_session(service->sb), p);
+        if (sandbox_get_prediction(service->sb)->made_usec > 0) {
+                fill_prediction(sandbox_get_prediction(service->sb), &p->prediction);
+                p->response.prediction = &p->prediction;
+        }
         return p;
 }
 
@@ -267,6 +292,88 @@ static void get_trace(ttrpc_call *call, const Ferry__Shim__V1__TraceRequest *req
                 (void)ferry_shim_v1_shim_trace_reply(call, trace_message_get(m));
 }
 
+/* ---- check ---- */
+
+#define CHECKS_MAX 8U
+
+typedef struct check_call {
+        struct check_call *next;
+        shim_service *service;
+        ttrpc_call *call;
+        outgoing_check *check;
+} check_call;
+
+static void check_call_free(check_call *c) {
+        for (check_call **at = &c->service->checks; *at; at = &(*at)->next)
+                if (*at == c) {
+                        *at = c->next;
+                        c->service->n_checks--;
+                        break;
+                }
+        ttrpc_call_set_callbacks(c->call, NULL, NULL, NULL);
+        ttrpc_call_unref(c->call);
+        outgoing_check_free(c->check);
+        free(c);
+}
+
+static void on_check_gone(ttrpc_call *call, void *userdata) {
+        check_call_free(userdata);
+}
+
+static void on_checked(const outgoing_result *result, void *userdata) {
+        Ferry__Shim__V1__CheckResponse response = FERRY__SHIM__V1__CHECK_RESPONSE__INIT;
+        Ferry__Shim__V1__Prediction predicted;
+        check_call *c = userdata;
+
+        response.reasons = (char **)result->reasons.items;
+        response.n_reasons = result->reasons.n;
+        response.state = (ProtobufCBinaryData){ result->n_state, result->state };
+        if (result->prediction.made_usec > 0) {
+                fill_prediction(&result->prediction, &predicted);
+                response.prediction = &predicted;
+        }
+        (void)ferry_shim_v1_shim_check_reply(c->call, &response);
+        check_call_free(c);
+}
+
+static void check(ttrpc_call *call, const Ferry__Shim__V1__CheckRequest *request, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        shim_service *service = userdata;
+        InitializeOptions *options = NULL;
+        check_call *c;
+        int r;
+
+        if (request->init_options.len > 0) {
+                options = initialize_options__unpack(NULL, request->init_options.len,
+                                                     request->init_options.data);
+                if (!options) {
+                        (void)ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT,
+                                              "init_options does not decode");
+                        return;
+                }
+        }
+        c = service->n_checks < CHECKS_MAX ? calloc(1, sizeof(*c)) : NULL;
+        if (!c) {
+                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "too many checks at once");
+        } else {
+                *c = (check_call){ .next = service->checks,
+                                   .service = service,
+                                   .call = ttrpc_call_ref(call) };
+                service->checks = c;
+                service->n_checks++;
+                ttrpc_call_set_callbacks(call, on_check_gone, NULL, c);
+                r = outgoing_check_start(service->sb, options, request->link_bytes_per_second,
+                                         request->link_round_trip_usec, on_checked, c, &c->check,
+                                         &error);
+                if (r < 0) {
+                        call_fail(call, r, &error);
+                        check_call_free(c);
+                }
+        }
+        if (options)
+                initialize_options__free_unpacked(options, NULL);
+}
+
 /* ---- stop ---- */
 
 static void on_stopped(int r, const ferry_error *error, void *userdata) {
@@ -296,6 +403,7 @@ static void stop(ttrpc_call *call, const Ferry__Shim__V1__StopRequest *request, 
 }
 
 static const ferry_shim_v1_shim_methods methods_ = {
+        .check = check,
         .status = status,
         .watch = watch,
         .trace = get_trace,
@@ -327,6 +435,8 @@ int shim_service_new(ttrpc_server *server, sd_event *event, sandbox *sb,
 shim_service *shim_service_free(shim_service *service) {
         if (!service)
                 return NULL;
+        while (service->checks)
+                check_call_free(service->checks);
         sandbox_remove_on_change(service->sb, service);
         sd_event_source_disable_unref(service->changed);
         free(service);

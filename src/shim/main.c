@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 
+#include "shim/check.h"
 #include "shim/options.h"
 #include "shim/shim.h"
 
@@ -16,6 +17,12 @@ int main(int argc, char **argv) {
                 return fputs(shim_help, stdout) < 0;
         if (options.verb == SHIM_VERSION)
                 return printf("containerd-shim-ferry-v2 " FERRY_VERSION "\n") < 0;
+        if (options.verb == SHIM_CHECK) {
+                if (shim_check(&options, &error) == 0)
+                        return 0;
+                fprintf(stderr, "%s\n", ferry_error_message(&error));
+                return 1;
+        }
         ferry_log_init(STDERR_FILENO, options.log_level);
         return shim_serve(&options, &error) < 0;
 }

@@ -7,6 +7,7 @@
 
 const char shim_help[] =
         "usage: containerd-shim-ferry-v2 serve --state-dir DIR --id NAME [options]\n"
+        "       containerd-shim-ferry-v2 check --state-dir DIR [options]\n"
         "\n"
         "Serves one sandbox in the foreground: its QEMU, and on DIR/shim.sock the ttrpc services\n"
         "Migration and ferry.shim.v1.Shim. `ferry run` and `ferry migrate` start it for you.\n"
@@ -22,6 +23,9 @@ const char shim_help[] =
         "  --probe-cache FILE  remember whether KVM works here\n"
         "  --ready-fd N        write \"ready\\n\" to this descriptor once the sockets listen\n"
         "  --log-level LEVEL   error, warning, info (default) or debug\n"
+        "\n"
+        "`check` says, as JSON, what speaks against taking the sandbox whose exported state is on\n"
+        "standard input; DIR is the folder that its directory would be made in.\n"
         "\n"
         "SIGTERM ends the shim and leaves QEMU running; a shim started again takes it over.\n"
         "Exit status: 0 ended in order, 1 failed, 2 bad usage.\n";
@@ -124,9 +128,11 @@ int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *re
                         return r;
         }
         if (o.verb == SHIM_SERVE) {
-                if (optind + 1 != argc || strcmp(argv[optind], "serve") != 0)
-                        return usage(reterr, "say `serve`");
-                if (!o.state_dir || !o.id)
+                if (optind + 1 == argc && strcmp(argv[optind], "check") == 0)
+                        o.verb = SHIM_CHECK;
+                else if (optind + 1 != argc || strcmp(argv[optind], "serve") != 0)
+                        return usage(reterr, "say `serve` or `check`");
+                if (!o.state_dir || (o.verb == SHIM_SERVE && !o.id))
                         return usage(reterr, "--state-dir and --id are needed");
                 if (o.state_dir[0] != '/')
                         return usage(reterr, "--state-dir is not an absolute path");

@@ -8,6 +8,7 @@
 
 typedef enum shim_verb {
         SHIM_SERVE,
+        SHIM_CHECK,
         SHIM_HELP,
         SHIM_VERSION,
 } shim_verb;
