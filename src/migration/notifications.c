@@ -6,7 +6,10 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
-#define HISTORY_MAX     4096
+/* A session has some twenty entries. Progress leaves the last ones to phases: none is lost for
+ * want of room, or of memory, which is taken at the beginning. */
+#define HISTORY_MAX     256
+#define FOR_PHASES      64
 #define SUBSCRIBERS_MAX 1024
 
 struct subscriber {
@@ -25,8 +28,9 @@ struct notifications {
         Origin origin;
         uint64_t start_usec;
         uint32_t last_id;
-        notification_entry *entries; /* ascending ids, with gaps where progress was coalesced */
-        size_t n_entries, n_allocated;
+        notification_entry entries[HISTORY_MAX]; /* ascending ids, with gaps where progress was
+                                                  * coalesced */
+        size_t n_entries;
         subscriber *subscribers;
         size_t n_subscribers;
         uint64_t round;
@@ -35,11 +39,11 @@ struct notifications {
 };
 
 int notifications_new(Origin origin, notifications **ret) {
-        notifications *n = malloc(sizeof(*n));
+        notifications *n = calloc(1, sizeof(*n));
 
         if (!n)
                 return -ENOMEM;
-        *n = (notifications){ .origin = origin };
+        n->origin = origin;
         *ret = n;
         return 0;
 }
@@ -47,7 +51,6 @@ int notifications_new(Origin origin, notifications **ret) {
 static void notifications_free(notifications *n) {
         for (size_t i = 0; i < n->n_entries; i++)
                 free(n->entries[i].reason);
-        free(n->entries);
         free(n);
 }
 
@@ -162,6 +165,10 @@ void notifications_set_start(notifications *n, uint64_t realtime_usec) {
         n->start_usec = realtime_usec;
 }
 
+void notifications_continue(notifications *n) {
+        n->last_id = (uint32_t)(wall_usec() >> 14);
+}
+
 uint64_t notifications_start(const notifications *n) {
         return n->start_usec;
 }
@@ -171,35 +178,21 @@ static bool is_progress(const notification_entry *e) {
 }
 
 int notifications_publish(notifications *n, const notification_entry *entry) {
-        _cleanup_(freep) char *reason = NULL;
         notification_entry *slot;
 
         if (n->closing)
                 return 0;
-        if (entry->reason) {
-                reason = strdup(entry->reason);
-                if (!reason)
-                        return -ENOMEM;
-        }
         if (n->n_entries > 0 && is_progress(entry) && is_progress(&n->entries[n->n_entries - 1])) {
                 slot = &n->entries[n->n_entries - 1];
                 free(slot->reason);
         } else {
-                if (n->n_entries == HISTORY_MAX)
+                if (n->n_entries >= HISTORY_MAX - (is_progress(entry) ? FOR_PHASES : 0))
                         return -ENOSPC;
-                if (n->n_entries == n->n_allocated) {
-                        size_t more = n->n_allocated ? n->n_allocated * 2 : 16;
-                        notification_entry *e = realloc(n->entries, more * sizeof(*e));
-
-                        if (!e)
-                                return -ENOMEM;
-                        n->entries = e;
-                        n->n_allocated = more;
-                }
                 slot = &n->entries[n->n_entries++];
         }
         *slot = *entry;
-        slot->reason = TAKE_PTR(reason);
+        /* without its reason rather than not at all */
+        slot->reason = entry->reason ? strdup(entry->reason) : NULL;
         slot->message_id = ++n->last_id;
         slot->origin = n->origin;
         slot->update_usec = wall_usec();

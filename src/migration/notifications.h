@@ -47,8 +47,12 @@ size_t notifications_n_subscribers(const notifications *n);
 void notifications_set_start(notifications *n, uint64_t realtime_usec);
 uint64_t notifications_start(const notifications *n);
 
-/* Appends; id, origin and time are filled in; `entry->reason` is copied. -ENOMEM, -ENOSPC when the
- * history is full (a session has far fewer phases than that). */
+/* For a session that another shim began: its ids go on far above those (which may be remembered, to
+ * drop what was had before), by a clock that is faster than they are. */
+void notifications_continue(notifications *n);
+
+/* Appends; id, origin and time are filled in; `entry->reason` is copied, if there is memory.
+ * -ENOSPC when the history is full (a session has far fewer phases than that). */
 int notifications_publish(notifications *n, const notification_entry *entry);
 
 /* -ENOSPC beyond 1024 subscribers. Feeds at once. */

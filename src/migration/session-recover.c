@@ -15,6 +15,7 @@ int session_recover(session *s, bool running, ferry_error *reterr) {
                               &s->notifications);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "recover");
+        notifications_continue(s->notifications);
         migration_options_init(&options);
         if (js->direct)
                 options.handover = HANDOVER__HANDOVER_DIRECT;

@@ -66,6 +66,33 @@ static void test_history_comes_first_and_in_order(void **state) {
         assert_true(early.ended && late.ended);
 }
 
+/* Progress fills no history to the brim: what ends a session always has its place, and what goes
+ * on after a shim's restart has ids above all of that. */
+static void test_there_is_always_room_for_the_end(void **state) {
+        reader late = { .room = 64 };
+        notifications *n;
+        subscriber *s;
+        int r = 0;
+
+        assert_int_equal(notifications_new(ORIGIN__ORIGIN_SOURCE, &n), 0);
+        for (int i = 0; i < 1000 && r == 0; i++) {
+                r = notifications_publish(
+                        n, &(notification_entry){ .phase = PHASE__PHASE_TRANSFER_IN_PROGRESS });
+                if (r == 0)
+                        say(n, PHASE__PHASE_SETUP_DONE);
+        }
+        assert_int_equal(r, -ENOSPC);
+        say(n, PHASE__PHASE_FAILED);
+        notifications_close(n);
+
+        assert_int_equal(notifications_new(ORIGIN__ORIGIN_SOURCE, &n), 0);
+        notifications_continue(n);
+        say(n, PHASE__PHASE_FAILED);
+        assert_int_equal(notifications_subscribe(n, take, end, &late, &s), 0);
+        assert_true(late.n == 1 && late.ids[0] > 1000);
+        notifications_close(n);
+}
+
 static void test_a_slow_reader_loses_only_progress(void **state) {
         reader slow = { .room = 1 };
         subscriber *s;
@@ -442,6 +469,7 @@ static void test_the_link_survives_garbage(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_history_comes_first_and_in_order),
+                cmocka_unit_test(test_there_is_always_room_for_the_end),
                 cmocka_unit_test(test_a_slow_reader_loses_only_progress),
                 cmocka_unit_test(test_dead_readers_go),
                 cmocka_unit_test(test_options_have_defaults),
