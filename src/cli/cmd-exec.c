@@ -135,6 +135,7 @@ static void on_ended(int r, const ttrpc_status *status,
                 return;
         }
         e->ended = true;
+        memset(e->out_waits, 0, sizeof(e->out_waits)); /* of this shim, the end is the end */
         if (status->code == TTRPC_OK) {
                 e->exit_status = response->exit_status;
                 return;
@@ -313,8 +314,12 @@ static void relay(execution *e) {
                 };
                 struct signalfd_siginfo got;
 
-                if (poll(fds, ELEMENTS(fds), -1) < 0)
+                bool looks_again = !e->ended && (e->out_waits[0] || e->out_waits[1]);
+
+                if (poll(fds, ELEMENTS(fds), looks_again ? RETRY_MSEC : -1) < 0)
                         continue;
+                if (looks_again) /* a shim that takes over opens them in a while */
+                        memset(e->out_waits, 0, sizeof(e->out_waits));
                 if (fds[0].revents && ttrpc_client_process(e->shim) < 0)
                         e->lost = !e->ended;
                 if (fds[1].revents && read(e->signals, &got, sizeof(got)) == (ssize_t)sizeof(got))
