@@ -28,8 +28,24 @@ static json_t *report_or_null(const Ferry__Shim__V1__Report *report) {
         return json;
 }
 
+/* NULL: there is none. */
+static const story_prediction *prediction_of(const mover *m, uint64_t now,
+                                             story_prediction *storage) {
+        const Ferry__Shim__V1__Prediction *p = m->figures.predicted;
+
+        if (!p)
+                return NULL;
+        *storage = (story_prediction){ .copy_usec = p->copy_usec,
+                                       .blackout_usec = p->blackout_usec,
+                                       .bytes = p->bytes,
+                                       .passes = p->passes,
+                                       .age_usec = now > p->made_usec ? now - p->made_usec : 0 };
+        return storage;
+}
+
+/* The prediction goes into the caller's storage. */
 static story story_of(const mover *m, const char *outcome, const char *host,
-                      const ferry_error *error) {
+                      const ferry_error *error, story_prediction *predicted) {
         const Ferry__Shim__V1__Report *told = m->traces.source ? m->traces.source->report : NULL;
         const mover_figures *f = &m->figures;
         story_part parts[STORY_PARTS_MAX];
@@ -52,6 +68,7 @@ static story story_of(const mover *m, const char *outcome, const char *host,
                 .wall_usec = wall_usec(),
                 .traces = &m->traces,
         };
+        s.prediction = prediction_of(m, s.wall_usec, predicted);
         /* one that did not go through was not asked for its figures */
         if (s.total_usec == 0)
                 s.total_usec = now_usec() - m->start_usec;
@@ -126,11 +143,12 @@ static void write_trace(const out_file *file, const traces *t) {
 /* How it ended, for everything but the terminal. */
 static cli_exit conclude(const cli_context *cli, mover *m, const char *outcome, const char *host,
                          const ferry_error *error) {
+        story_prediction predicted;
         story s;
 
         if (m->files || cli->json)
                 mover_take_traces(m); /* where nothing was cleared */
-        s = story_of(m, outcome, host, error);
+        s = story_of(m, outcome, host, error, &predicted);
         if (m->files && out_file_is_wanted(&m->files->report))
                 write_report(&m->files->report, &s);
         if (m->files && out_file_is_wanted(&m->files->trace))

@@ -77,6 +77,7 @@ static void prediction_row(FILE *f, const char *name, const char *predicted, con
 
 static void prediction(FILE *f, const story *s) {
         const story_prediction *p = s->prediction;
+        const shim_trace *t = s->traces->source;
         char a[FORMAT_MAX], b[FORMAT_MAX];
 
         if (!p)
@@ -86,13 +87,15 @@ static void prediction(FILE *f, const story *s) {
               f);
         prediction_row(f, "blackout", format_duration(p->blackout_usec, a),
                        format_duration(s->blackout_usec, b));
-        prediction_row(f, "total time", format_duration(p->total_usec, a),
-                       format_duration(s->total_usec, b));
+        prediction_row(f, "copy", format_duration(p->copy_usec, a),
+                       t && t->report ? format_duration(t->report->copy_usec, b) : "not known");
         prediction_row(f, "sent", format_bytes(p->bytes, a), format_bytes(s->bytes, b));
         snprintf(a, sizeof(a), "%u", p->passes);
         snprintf(b, sizeof(b), "%u", s->passes);
         prediction_row(f, "passes", a, b);
-        fputs("</tbody></table></section>", f);
+        html_put(f,
+                 "</tbody></table><p>By <code>ferry check</code>, %s before the end.</p></section>",
+                 format_duration(p->age_usec, a));
 }
 
 static const char *fact_of(const shim_trace *t, const char *name, bool of_options) {

@@ -27,8 +27,9 @@ typedef struct story_part {
 } story_part;
 
 typedef struct story_prediction {
-        uint64_t total_usec, blackout_usec, bytes; /* 0: none was made */
+        uint64_t copy_usec, blackout_usec, bytes;
         uint32_t passes;
+        uint64_t age_usec; /* when the migration ended */
 } story_prediction;
 
 /* All borrowed. */

@@ -286,7 +286,7 @@ static void test_what_is_missing(void **state) {
 static void test_prediction_beside_actual(void **state) {
         traces t = { .source = NULL };
         story s = evil_story(&t);
-        story_prediction p = { 1000000, 12300, 1048576, 7 };
+        story_prediction p = { 1000000, 12300, 1048576, 7, 60000000 };
         _cleanup_(freep) char *page = NULL;
 
         s.prediction = &p;

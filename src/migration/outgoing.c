@@ -164,8 +164,11 @@ static int take_options(outgoing_check *c, const InitializeOptions *message) {
 }
 
 static void check_state(outgoing_check *c) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         session_status status;
 
+        if (sandbox_check_export(c->sb, &error) < 0)
+                differ(&c->result.reasons, "%s", ferry_error_message(&error));
         if (session_is_open(sandbox_session(c->sb))) {
                 session_get_status(sandbox_session(c->sb), &status);
                 differ(&c->result.reasons, "migration session %s is open (%s)", status.session_id,

@@ -303,7 +303,8 @@ static int spawn(vm_ability *a, int fd, ferry_error *reterr) {
                                           .switch_user = a->user.switch_user,
                                           .uid = a->user.uid,
                                           .gid = a->user.gid,
-                                          .extra_gid = a->user.kvm_gid },
+                                          .extra_gid = a->user.kvm_gid,
+                                          .ends_with_us = true },
                         &a->pid, &a->pidfd, reterr);
 }
 

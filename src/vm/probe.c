@@ -310,7 +310,8 @@ static int run_guest(vm_probe *probe, ferry_error *reterr) {
                                        .switch_user = probe->user.switch_user,
                                        .uid = probe->user.uid,
                                        .gid = probe->user.gid,
-                                       .extra_gid = probe->user.kvm_gid },
+                                       .extra_gid = probe->user.kvm_gid,
+                                       .ends_with_us = true },
                      &probe->pid, &probe->pidfd, reterr);
         if (r < 0)
                 return r;

@@ -113,7 +113,19 @@ static int child_change_user(const vm_spawn_spec *spec) {
         return (int)syscall(SYS_setresuid, spec->uid, spec->uid, spec->uid);
 }
 
-static _Noreturn void child_run(const vm_spawn_spec *spec, int null_fd, int go_fd, int error_fd) {
+/* After the change of user, which would clear it. A parent that is gone already sends nothing. */
+static int child_tie(const vm_spawn_spec *spec, pid_t parent) {
+        if (!spec->ends_with_us)
+                return 0;
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+                return -1;
+        if (getppid() != parent)
+                _exit(127);
+        return 0;
+}
+
+static _Noreturn void child_run(const vm_spawn_spec *spec, pid_t parent, int null_fd, int go_fd,
+                                int error_fd) {
         static char *const environment[] = {
                 (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 (char *)"LC_ALL=C.UTF-8",
@@ -131,6 +143,8 @@ static _Noreturn void child_run(const vm_spawn_spec *spec, int null_fd, int go_f
                 child_fail(error_fd, STAGE_CONFINE);
         if (child_change_user(spec) < 0)
                 child_fail(error_fd, STAGE_USER);
+        if (child_tie(spec, parent) < 0)
+                child_fail(error_fd, STAGE_CONFINE);
         execve(spec->program, spec->argv, environment);
         child_fail(error_fd, STAGE_EXEC);
 }
@@ -164,7 +178,7 @@ int vm_spawn(const vm_spawn_spec *spec, pid_t *ret_pid, int *ret_pidfd, ferry_er
         _cleanup_(closep) int error_read = -EBADF, error_write = -EBADF;
         _cleanup_(closep) int go_read = -EBADF, go_write = -EBADF;
         int error_pipe[2], go_pair[2];
-        pid_t pid;
+        pid_t parent = getpid(), pid;
         int r;
 
         if (spec->n_fds > FDS_MAX)
@@ -188,7 +202,7 @@ int vm_spawn(const vm_spawn_spec *spec, pid_t *ret_pid, int *ret_pidfd, ferry_er
         if (pid == 0) {
                 /* its own copy of the write end would keep it waiting for ever */
                 (void)close(go_write);
-                child_run(spec, null_fd, go_read, error_write);
+                child_run(spec, parent, null_fd, go_read, error_write);
         }
         error_write = fd_close(error_write);
         go_read = fd_close(go_read);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* Starts a confined process that outlives us: own session, own user, no capabilities, no new
- * privileges, none of our descriptors but those that it is given. Blocks until exec has worked
- * or failed (milliseconds). */
+/* Starts a confined process that outlives us, unless told otherwise: own session, own user, no
+ * capabilities, no new privileges, none of our descriptors but those that it is given. Blocks until
+ * exec has worked or failed (milliseconds). */
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -21,7 +21,9 @@ typedef struct vm_spawn_spec {
         bool switch_user;
         uid_t uid;
         gid_t gid;
-        gid_t extra_gid; /* one supplementary group, or (gid_t)-1 */
+        gid_t extra_gid;   /* one supplementary group, or (gid_t)-1 */
+        bool ends_with_us; /* killed when we end, however we end: for what only answers a question
+                            */
         /* Runs in the parent while the child waits before its exec; if we die in here, the child
          * ends. Negative: the child is ended and that is the result. May be NULL. */
         int (*before_exec)(pid_t pid, void *userdata, ferry_error *reterr);

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -333,6 +335,50 @@ static void test_spawn_passes_only_what_it_should(void **state) {
         fd_close(pair[1]);
 }
 
+/* A helper of ours spawns a `sleep` and is killed: what is tied to it goes with it. */
+static void test_what_is_tied_ends_with_its_parent(void **state) {
+        char *const argv[] = { (char *)"sleep", (char *)"1000", NULL };
+        struct pollfd end = { .fd = -1, .events = POLLIN };
+        pid_t helper, pids[2], pid;
+        int pair[2], pidfd;
+
+        for (int tied = 1; tied >= 0; tied--) {
+                assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+                helper = fork();
+                assert_true(helper >= 0);
+                if (helper == 0) {
+                        int log = memfd_create("log", MFD_CLOEXEC);
+
+                        if (vm_spawn(&(vm_spawn_spec){ .program = "/bin/sleep",
+                                                       .argv = argv,
+                                                       .log_fd = log,
+                                                       .extra_gid = (gid_t)-1,
+                                                       .ends_with_us = tied },
+                                     &pid, &pidfd, NULL) < 0 ||
+                            write(pair[1], &pid, sizeof(pid)) != sizeof(pid))
+                                _exit(1);
+                        for (;;)
+                                pause();
+                }
+                assert_int_equal(read(pair[0], &pids[tied], sizeof(pid)), sizeof(pid));
+                end.fd = (int)syscall(SYS_pidfd_open, pids[tied], 0);
+                assert_true(end.fd >= 0);
+                assert_int_equal(kill(helper, SIGKILL), 0);
+                assert_int_equal(waitpid(helper, NULL, 0), helper);
+                if (tied)
+                        assert_int_equal(poll(&end, 1, 60000), 1);
+                else {
+                        assert_int_equal(poll(&end, 1, 0), 0);
+                        assert_int_equal(syscall(SYS_pidfd_send_signal, end.fd, SIGKILL, NULL, 0),
+                                         0);
+                        assert_int_equal(poll(&end, 1, 60000), 1);
+                }
+                fd_close(end.fd);
+                fd_close(pair[0]);
+                fd_close(pair[1]);
+        }
+}
+
 static void test_spawn_starts_clean(void **state) {
         char output[512];
         sigset_t block, old;
@@ -409,6 +455,7 @@ int main(void) {
                 cmocka_unit_test(test_boot_file_that_the_user_cannot_read),
                 cmocka_unit_test(test_logs_are_cut),
                 cmocka_unit_test(test_spawn_passes_only_what_it_should),
+                cmocka_unit_test(test_what_is_tied_ends_with_its_parent),
                 cmocka_unit_test(test_spawn_starts_clean),
                 cmocka_unit_test(test_spawn_failures),
                 cmocka_unit_test(test_spawn_can_be_called_off),
