@@ -53,7 +53,7 @@ typedef struct buffer {
 } buffer;
 
 typedef struct execution {
-        const char *name;
+        const char *root, *name;
         char *socket;
         ttrpc_client *shim;
         char id[32];
@@ -264,7 +264,13 @@ static bool signal_comes(int signals, int msec) {
                got.ssi_signo != SIGWINCH;
 }
 
-/* The shim was killed, or started anew. It, or the next one, goes on with the program. */
+static void give_up(execution *e, ferry_error *why) {
+        e->ended = e->failed = true;
+        ferry_error_move(&e->error, why);
+}
+
+/* The shim was killed, or started anew. It, or the next one, goes on with the program; unless the
+ * sandbox was stopped. */
 static void find_shim_again(execution *e) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         uint64_t said = now_usec() + SILENT_USEC;
@@ -279,20 +285,25 @@ static void find_shim_again(execution *e) {
                                 e->name, e->name);
                         said = 0;
                 }
+                if (sandbox_check_exists(e->root, e->name, &error) < 0) {
+                        ferry_error_done(&error);
+                        ferry_error_set(&error, FERRY_UNAVAILABLE, -ENOTCONN,
+                                        "%s has ended, and the program with it", e->name);
+                        give_up(e, &error);
+                        return;
+                }
                 if (signal_comes(e->signals, RETRY_MSEC)) {
-                        e->ended = e->failed = true;
-                        ferry_error_set(&e->error, FERRY_UNAVAILABLE, -ENOTCONN,
+                        ferry_error_set(&error, FERRY_UNAVAILABLE, -ENOTCONN,
                                         "the shim of %s is gone; the program may still run: "
                                         "`ferry recover %s`, then `ferry ps %s`",
                                         e->name, e->name, e->name);
+                        give_up(e, &error);
                         return;
                 }
         } while (ttrpc_client_connect(e->socket, &e->shim) < 0);
         memset(e->out_waits, 0, sizeof(e->out_waits));
-        if (wait_for_end(e, &error) < 0) {
-                e->ended = e->failed = true;
-                ferry_error_move(&e->error, &error);
-        }
+        if (wait_for_end(e, &error) < 0)
+                give_up(e, &error);
 }
 
 /* Until the program has ended and all of its output was written. */
@@ -381,6 +392,7 @@ static void execution_done(execution *e) {
 
 static cli_exit execute(const cli_context *cli, const exec_values *v, const cli_words *words) {
         _cleanup_(execution_done) execution e = {
+                .root = cli->root,
                 .name = words->words[0],
                 .terminal = v->terminal || (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)),
                 .fifos = FIFOS_INIT,
