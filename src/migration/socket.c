@@ -19,6 +19,10 @@
 #define STORE_MAX       64U
 #define STORE_USEC      (60 * USEC_PER_SEC)
 #define USER_TIMEOUT_MS 30000
+/* What waits in the kernel for a slower link is sent while the guest stands: 35 ms at 1 Gbit/s with
+ * the kernel's own choice of buffer. This is 2 ms there, and no copy was seen to be slower for it.
+ */
+#define UNSENT_BYTES 262144
 
 int migration_socket_parse(const uint8_t *data, size_t n, migration_socket_source *ret,
                            ferry_error *reterr) {
@@ -126,7 +130,7 @@ int migration_socket_check(int fd, ferry_error *reterr) {
         struct sockaddr_storage address;
         socklen_t n = sizeof(address);
         int type = 0, pending = 0, on = 1, idle = 5, interval = 5, count = 4;
-        int timeout = USER_TIMEOUT_MS;
+        int timeout = USER_TIMEOUT_MS, unsent = UNSENT_BYTES;
 
         if (get_int(fd, SOL_SOCKET, SO_TYPE, &type) < 0 || type != SOCK_STREAM)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENOTSOCK,
@@ -144,6 +148,7 @@ int migration_socket_check(int fd, ferry_error *reterr) {
                         return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENOTCONN,
                                                "the TCP connection is not established");
                 (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+                (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
                 (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
                 (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
                 (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));

@@ -35,8 +35,8 @@ int migration_socket_parse(const uint8_t *data, size_t n, migration_socket_sourc
 int migration_socket_from_process(const migration_socket_source *source, const migration_peer *peer,
                                   int *ret_fd, ferry_error *reterr);
 
-/* A connected stream socket (else FailedPrecondition); sets close-on-exec, TCP_NODELAY, keepalive
- * and TCP_USER_TIMEOUT. */
+/* A connected stream socket (else FailedPrecondition); sets close-on-exec, TCP_NODELAY,
+ * TCP_NOTSENT_LOWAT, keepalive and TCP_USER_TIMEOUT. */
 int migration_socket_check(int fd, ferry_error *reterr);
 
 /* The fd socket: a connection sends u8 length, token and one descriptor in one message, gets one

@@ -2,6 +2,8 @@
 /* Two real QEMUs: what succeeds, and every way to fail before the handover. After each: exactly one
  * guest runs (or none, when its QEMU was killed), its memory is intact, nothing is left behind. */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -547,11 +550,16 @@ static int setup_with_little_memory(void **state) {
 /* All is sent, and its QEMU never says that it has it: the guest does not stand for ever. */
 static void test_a_destination_qemu_that_hangs_in_the_blackout(void **state) {
         pair *p = *state;
+        int no_limit = -1; /* as the kernel has it by itself */
         pid_t qemu;
 
         make_slow(p);
         p->options.max_bandwidth = 500000; /* so that it is held before all has come */
         session_open(p, true);
+        /* all that is left fits into the kernel: the guest is stopped though nobody reads */
+        assert_int_equal(setsockopt(p->a.socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &no_limit,
+                                    sizeof(no_limit)),
+                         0);
         transfer_both(p);
         host_wait_setup(&p->b);
         qemu = host_qemu(&p->b);
