@@ -151,8 +151,9 @@ def print_physics(report):
                  f"{item['total_by_physics']:.2f}"]
                 for item in report["cases"] if "physics_ms" in item and item["link"] == link["link"]]
         if rows:
-            print(f"\nTCP gets {link['bytes_per_second'] / 1e6:.1f} MB/s through {link['link']}. "
-                  "Of the blackout, the link alone needs:")
+            print(f"\n{link['link']} takes {link['bytes_per_second'] / 1e6:.0f} MB/s; one TCP stream got "
+                  f"{link['tcp_bytes_per_second'] / 1e6:.0f} through. For the bytes that were sent "
+                  "in the blackout it needs:")
             figures.table(["", "ms", "ms over it", "total / its"], rows)
 
 

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-RATE = "1gbit"
+RATE, RATE_BYTES = "1gbit", 125 * 10**6
 # A short queue, as a switch has. tbf cuts what TCP offloads into packets of the link's size.
 SHAPE = ["tbf", "rate", RATE, "burst", "64kb", "latency", "10ms"]
 PROBE_BYTES = 32 << 20
@@ -28,7 +28,8 @@ def ip(*arguments):
 class Link:
     """Loopback, and what a link has to say: where its sides are, and sockets over it."""
 
-    name, rate = "loopback", None  # rate: bytes a second that TCP gets through, where it is limited
+    name = "loopback"
+    rate = measured = None  # bytes a second where they are limited: the link's, and what TCP got
 
     def __enter__(self):
         return self
@@ -93,7 +94,7 @@ class Namespace:
 class Shaped(Link):
     """Two namespaces, a veth pair, a token bucket at each end."""
 
-    name = "1gbit"
+    name, rate = "1gbit", RATE_BYTES
 
     def __enter__(self):
         try:
@@ -109,7 +110,7 @@ class Shaped(Link):
                 done = subprocess.run(shape, check=False, capture_output=True, text=True)
                 if done.returncode:
                     raise LinkError(f"tc: {done.stderr.strip()}")
-            self.rate = self.probe()
+            self.measured = int(self.probe())
         except BaseException:
             self.__exit__()
             raise
@@ -127,7 +128,7 @@ class Shaped(Link):
         return f"10.254.7.{SIDES.index(side) + 1}"
 
     def probe(self):
-        """Bytes a second that one TCP stream gets through: the physics of this link."""
+        """Bytes a second that one TCP stream gets through."""
         near, far = self.connected("a", "b")
         with near, far:
             sender = threading.Thread(target=near.sendall, args=(bytes(PROBE_BYTES),))
