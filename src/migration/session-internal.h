@@ -76,7 +76,7 @@ struct session {
         size_t n_waiters;
 
         sd_event_source *timer; /* the one that the state has: socket, greeting, READY... */
-        mig_event timer_event;
+        mig_event timer_event; /* what it is for, even where it could not be had; MAX: nothing */
         sd_event_source *progress_timer;
         sd_event_source *waiter_timer;
         sd_event_source *retry_timer;

@@ -101,7 +101,7 @@ static void query_rollback_status(session *s) {
 }
 
 void session_cancel_is_over(session *s) {
-        if (s->timer_event == MIG_EV_ROLLBACK_FAILED && s->timer) {
+        if (s->timer_event == MIG_EV_ROLLBACK_FAILED) {
                 session_stop_timer(s);
                 query_rollback_status(s);
         }

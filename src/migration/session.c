@@ -16,6 +16,7 @@
 
 void session_stop_timer(session *s) {
         s->timer = sd_event_source_disable_unref(s->timer);
+        s->timer_event = _MIG_EVENT_MAX;
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
