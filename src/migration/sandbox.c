@@ -23,6 +23,9 @@ typedef struct pending {
         void *userdata;
 } pending;
 
+#define NETWORK_USEC            (2 * USEC_PER_SEC)
+#define NETWORK_ANNOUNCE_ROUNDS 5
+
 struct sandbox {
         sd_event *event;
         char id[SANDBOX_ID_MAX + 1];
@@ -37,6 +40,7 @@ struct sandbox {
         uint64_t running_since;
         pending starting;           /* of boot, incoming or recover */
         pending discarding;         /* waits for the exit */
+        sd_event_source *network;   /* looks for the bridge that the guest runs without */
         sd_event_source *discarded; /* calls `discarding` when there was nothing to wait for */
 
         session *session;
@@ -105,6 +109,7 @@ sandbox *sandbox_free(sandbox *sb) {
         memset(sb->listeners, 0, sizeof(sb->listeners));
         sb->vm = vm_close(sb->vm); /* its last answers still find the session */
         sb->session = session_free(sb->session);
+        sd_event_source_disable_unref(sb->network);
         sd_event_source_disable_unref(sb->discarded);
         fd_close(sb->dir_fd);
         free(sb->state_dir);
@@ -429,6 +434,30 @@ int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done do
 }
 
 /* ---- ending ---- */
+
+/* Only while the guest runs here: one that was handed over has its network elsewhere. */
+static int on_network_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        sandbox *sb = userdata;
+
+        if (!sb->vm) {
+                sb->network = sd_event_source_disable_unref(sb->network);
+                return 0;
+        }
+        if (sandbox_get_vm_state(sb) == SANDBOX_VM_RUNNING && vm_tap_attach(sb->vm, NULL) == 0) {
+                log_info("sandbox %s: its network is back", sb->id);
+                (void)vm_announce_self(sb->vm, NETWORK_ANNOUNCE_ROUNDS, NULL, NULL);
+                sb->network = sd_event_source_disable_unref(sb->network);
+                return 0;
+        }
+        (void)sd_event_source_set_time(source, now_usec() + NETWORK_USEC);
+        return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+void sandbox_await_network(sandbox *sb) {
+        if (!sb->network && sd_event_add_time_relative(sb->event, &sb->network, CLOCK_MONOTONIC,
+                                                       NETWORK_USEC, 0, on_network_timer, sb) < 0)
+                log_error("sandbox %s: no timer to look for its network", sb->id);
+}
 
 static int on_discarded(sd_event_source *source, void *userdata) {
         sandbox *sb = userdata;

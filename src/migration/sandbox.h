@@ -100,6 +100,8 @@ int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done do
 int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata);
 /* The same, but asks QEMU to quit first. */
 int sandbox_release_vm(sandbox *sb, sandbox_done done, void *userdata);
+/* The guest runs without its bridge: puts its tap there once it can be done. */
+void sandbox_await_network(sandbox *sb);
 void sandbox_changed(sandbox *sb);
 
 DEFINE_CLEANUP(sandbox *, sandbox_free)

@@ -76,12 +76,13 @@ struct session {
         size_t n_waiters;
 
         sd_event_source *timer; /* the one that the state has: socket, greeting, READY... */
-        mig_event timer_event; /* what it is for, even where it could not be had; MAX: nothing */
+        mig_event timer_event;  /* what it is for, even where it could not be had; MAX: nothing */
         sd_event_source *progress_timer;
         sd_event_source *waiter_timer;
         sd_event_source *retry_timer;
         sd_event_source *again_timer; /* of a line or an end that did not work */
         unsigned n_cont_tries;
+        unsigned n_tap_tries;
         bool cont_unknown; /* one timed out: it may have run */
 
         char *reason; /* why it failed or was given up */
@@ -171,6 +172,8 @@ void session_start_export(session *s);
 void session_start_qemu(session *s);
 
 /* session-switchover.c */
+/* What Status says of a session that is not as it was asked for. */
+void session_note(session *s, const char *format, ...) _printf_(2, 3);
 void session_begin_policy(session *s, vm_migrate_options *ret);
 void session_ask_policy(session *s, uint64_t pass, uint64_t usec);
 void session_at_switchover(session *s);

@@ -4,6 +4,7 @@
 
 #define CANCEL_WAIT_USEC (10 * USEC_PER_SEC)
 #define ROLLBACK_RETRIES 100
+#define TAP_TRIES        3
 
 /* ---- rollback, at the source ---- */
 
@@ -27,6 +28,25 @@ bool session_is_rolling_back(const session *s) {
 
 static void on_rolled_back(ferry_vm *v, int r, const ferry_error *error, void *userdata);
 
+/* A guest that stands for ever is lost; one without its network is not. */
+static int let_run(session *s, ferry_vm *v) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        int r = vm_tap_attach(v, &own);
+
+        if (r == 0)
+                return vm_cont(v, on_rolled_back, s);
+        if (s->n_tap_tries < TAP_TRIES && ++s->n_tap_tries < TAP_TRIES) {
+                rollback_failed(s, "resume the guest", r, &own);
+                return 0;
+        }
+        log_error("session %s: the guest runs on without its network: %s", s->id,
+                  ferry_error_message(&own));
+        session_note(s, "the guest runs on without its network, until it can be had: %s",
+                     ferry_error_message(&own));
+        sandbox_await_network(s->sb);
+        return vm_cont_as_it_is(v, on_rolled_back, s);
+}
+
 static int on_rollback_retry(sd_event_source *source, uint64_t usec, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
@@ -35,7 +55,7 @@ static int on_rollback_retry(sd_event_source *source, uint64_t usec, void *userd
         s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
         if (!session_is_rolling_back(s) || !sandbox_vm(s->sb))
                 return 0;
-        r = vm_cont(sandbox_vm(s->sb), on_rolled_back, s);
+        r = let_run(s, sandbox_vm(s->sb));
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "cont");
                 rollback_failed(s, "resume the guest", r, &own);
@@ -83,7 +103,7 @@ static void on_rollback_status(ferry_vm *v, int r, const ferry_error *error,
         /* the copy at the destination is stale from here on: that comes first */
         r = journal_set(s->journal, JOURNAL_RAN_AGAIN, true);
         if (r == 0)
-                r = vm_cont(v, on_rolled_back, s);
+                r = let_run(s, v);
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "journal or cont");
                 rollback_failed(s, "resume the guest", r, &own);

@@ -9,9 +9,7 @@
 #define OVERHEAD_MS 5U
 #define ROUND_TRIPS 2U
 
-static void note(session *s, const char *format, ...) _printf_(2, 3);
-
-static void note(session *s, const char *format, ...) {
+void session_note(session *s, const char *format, ...) {
         va_list ap;
 
         free(s->notice);
@@ -35,8 +33,9 @@ static void find_throttle(session *s) {
         }
         session_trace_throttle(s, "auto-converge");
         s->auto_converge = true;
-        note(s, "the throttle is QEMU's auto-converge, and follows its steps within seconds: %s",
-             ferry_error_message(&error));
+        session_note(
+                s, "the throttle is QEMU's auto-converge, and follows its steps within seconds: %s",
+                ferry_error_message(&error));
 }
 
 void session_policy_options(const migration_options *o, policy_options *ret) {

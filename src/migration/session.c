@@ -127,6 +127,7 @@ static void session_clear(session *s) {
         s->rate = s->rate_sent = s->rate_usec = s->dirty_rate = 0;
         s->look_usec = 0;
         s->auto_converge = false;
+        s->n_tap_tries = 0;
         s->report = (session_report){ .total_usec = 0 };
         migration_options_init(&s->options);
 }

@@ -787,6 +787,17 @@ static void test_tap_and_bridge(void **state) {
         assert_int_equal(vm_tap_detach(s.vm, NULL), 0);
         assert_int_equal(tap_get_bridge(tap, current), 0);
         assert_string_equal(current, "");
+
+        /* its bridge has gone: it runs without, and has it back once there is one */
+        assert_int_equal(CALL(&s, vm_stop(s.vm, on_done, &s)), 0);
+        assert_int_equal(ioctl(control, SIOCBRDELBR, "ferrybr0"), 0);
+        assert_int_equal(CALL(&s, vm_cont(s.vm, on_done, &s)), -ENODEV);
+        assert_int_equal(CALL(&s, vm_cont_as_it_is(s.vm, on_done, &s)), 0);
+        assert_int_equal(vm_tap_attach(s.vm, NULL), -ENODEV);
+        assert_int_equal(ioctl(control, SIOCBRADDBR, "ferrybr0"), 0);
+        assert_int_equal(vm_tap_attach(s.vm, NULL), 0);
+        assert_int_equal(tap_get_bridge(tap, current), 0);
+        assert_string_equal(current, "ferrybr0");
         side_done(&s);
         assert_true(tap_get_bridge(tap, current) < 0); /* gone with QEMU */
 

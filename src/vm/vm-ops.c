@@ -186,6 +186,17 @@ int vm_tap_detach(ferry_vm *vm, ferry_error *reterr) {
         return r;
 }
 
+int vm_tap_attach(ferry_vm *vm, ferry_error *reterr) {
+        int r;
+
+        if (vm->tap[0] == '\0' || vm->bridge[0] == '\0' || vm->tap_attached)
+                return 0;
+        r = tap_attach(vm->tap, vm->bridge, reterr);
+        if (r == 0)
+                vm->tap_attached = true;
+        return r;
+}
+
 static void finish_cont(vm_op *op, int r, const ferry_error *error) {
         /* Refused: not our guest to run, so not our place on the network. */
         if (r == -EREMOTEIO)
@@ -195,18 +206,19 @@ static void finish_cont(vm_op *op, int r, const ferry_error *error) {
 
 int vm_cont(ferry_vm *vm, vm_done done, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        vm_op *op;
         int r;
 
         if (vm->phase != VM_PHASE_READY)
                 return vm->phase < VM_PHASE_READY ? -EBUSY : -ENOTCONN;
-        if (vm->tap[0] != '\0' && vm->bridge[0] != '\0' && !vm->tap_attached) {
-                r = tap_attach(vm->tap, vm->bridge, &error);
-                if (r < 0)
-                        return vm_report_later(vm, r, &error, done, userdata);
-                vm->tap_attached = true;
-        }
-        op = op_new(vm, done, userdata);
+        r = vm_tap_attach(vm, &error);
+        if (r < 0)
+                return vm_report_later(vm, r, &error, done, userdata);
+        return vm_cont_as_it_is(vm, done, userdata);
+}
+
+int vm_cont_as_it_is(ferry_vm *vm, vm_done done, void *userdata) {
+        vm_op *op = op_new(vm, done, userdata);
+
         if (!op)
                 return -ENOMEM;
         op->finish = finish_cont;

@@ -185,8 +185,12 @@ const char *vm_get_tap(const ferry_vm *vm);
 /* Puts the tap on the bridge (if both exist) and lets the guest run: one ioctl, one QMP command.
  * When QEMU refuses the tap is taken off again. On an already running guest: a success. */
 int vm_cont(ferry_vm *vm, vm_done done, void *userdata);
+/* The same, and the tap stays where it is: a guest without its network rather than none. */
+int vm_cont_as_it_is(ferry_vm *vm, vm_done done, void *userdata);
 /* Pauses the guest; the tap stays where it is. */
 int vm_stop(ferry_vm *vm, vm_done done, void *userdata);
+/* Puts the tap on its bridge; no QMP. 0 when it is there, or either is missing from the config. */
+int vm_tap_attach(ferry_vm *vm, ferry_error *reterr);
 /* Takes the tap off its bridge; no QMP. 0 when it is on none, or there is no tap. */
 int vm_tap_detach(ferry_vm *vm, ferry_error *reterr);
 /* Sends the guest's address to the network (QEMU's RARPs) `rounds` times. */
