@@ -15,7 +15,7 @@ void digest_sha256(const void *data, size_t n, uint8_t ret[DIGEST_SIZE]) {
         sha256_digest(&context, DIGEST_SIZE, ret);
 }
 
-int digest_file(int fd, uint8_t ret[DIGEST_SIZE], uint64_t *ret_size) {
+int digest_file(int fd, const atomic_bool *stop, uint8_t ret[DIGEST_SIZE], uint64_t *ret_size) {
         _cleanup_(freep) uint8_t *buffer = malloc(1 << 18);
         struct sha256_ctx context;
         uint64_t size = 0;
@@ -26,6 +26,8 @@ int digest_file(int fd, uint8_t ret[DIGEST_SIZE], uint64_t *ret_size) {
         for (;;) {
                 ssize_t k = pread(fd, buffer, 1 << 18, (off_t)size);
 
+                if (atomic_load(stop))
+                        return -ECANCELED;
                 if (k < 0) {
                         if (errno == EINTR)
                                 continue;

@@ -3,6 +3,7 @@
 
 /* SHA-256 and HMAC-SHA256 (nettle), random bytes, hex. */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,8 +19,9 @@ typedef struct digest_part {
 
 void digest_sha256(const void *data, size_t n, uint8_t ret[DIGEST_SIZE]);
 
-/* The whole file's, from its start; *ret_size is what was read. Negative errno on failure. */
-int digest_file(int fd, uint8_t ret[DIGEST_SIZE], uint64_t *ret_size);
+/* The whole file's, from its start; *ret_size is what was read. Negative errno on failure;
+ * -ECANCELED when another thread has set `stop`. */
+int digest_file(int fd, const atomic_bool *stop, uint8_t ret[DIGEST_SIZE], uint64_t *ret_size);
 
 /* Over the parts, each preceded by its length (u64be): no two lists collide. */
 void digest_hmac(const uint8_t key[DIGEST_SIZE], const digest_part *parts, size_t n_parts,

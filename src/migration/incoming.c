@@ -9,8 +9,9 @@
 struct incoming_check {
         sd_event *event;
         const migration_state *state;
-        char *qemu, *ability_cache;
+        char *qemu, *probe_cache, *ability_cache;
         vm_user user;
+        identify *files;
         vm_probe *kvm;
         vm_ability *ability;
         sd_event_source *defer;
@@ -22,11 +23,13 @@ struct incoming_check {
 incoming_check *incoming_check_free(incoming_check *c) {
         if (!c)
                 return NULL;
+        identify_free(c->files);
         vm_probe_free(c->kvm);
         vm_ability_free(c->ability);
         sd_event_source_disable_unref(c->defer);
         differences_done(&c->reasons);
         free(c->qemu);
+        free(c->probe_cache);
         free(c->ability_cache);
         sd_event_unref(c->event);
         free(c);
@@ -167,7 +170,7 @@ static void on_kvm(const vm_probe_result *result, void *userdata) {
                 c->done(&c->reasons, c->userdata);
 }
 
-static int start_kvm(incoming_check *c, const char *probe_cache, ferry_error *reterr) {
+static int start_kvm(incoming_check *c, ferry_error *reterr) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         const vm_config *config = c->state->config;
         int r;
@@ -176,7 +179,7 @@ static int start_kvm(incoming_check *c, const char *probe_cache, ferry_error *re
                            &(vm_probe_options){ .qemu = c->qemu,
                                                 .machine = config->machine,
                                                 .cpu = config->cpu,
-                                                .cache_path = probe_cache,
+                                                .cache_path = c->probe_cache,
                                                 .user = c->user },
                            on_kvm, c, &c->kvm, &error);
         if (r == 0)
@@ -187,11 +190,37 @@ static int start_kvm(incoming_check *c, const char *probe_cache, ferry_error *re
 
 static int copy_places(incoming_check *c, const incoming_host *host) {
         c->qemu = strdup(host->qemu ? host->qemu : VM_CONFIG_QEMU_DEFAULT);
-        if (host->probe_cache && asprintf(&c->ability_cache, "%s.facts", host->probe_cache) < 0) {
+        if (!c->qemu)
+                return -ENOMEM;
+        if (!host->probe_cache)
+                return 0;
+        c->probe_cache = strdup(host->probe_cache);
+        if (!c->probe_cache)
+                return -ENOMEM;
+        if (asprintf(&c->ability_cache, "%s.facts", host->probe_cache) < 0) {
                 c->ability_cache = NULL;
                 return -ENOMEM;
         }
-        return c->qemu ? 0 : -ENOMEM;
+        return 0;
+}
+
+static void on_files(const vm_files *files, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        incoming_check *c = userdata;
+        const vm_config *config = c->state->config;
+        int r;
+
+        migration_state_check_files(c->state, files, &c->reasons);
+        if (!config->cpu || config->accelerator == VM_ACCELERATOR_AUTO) {
+                differ(&c->reasons, "the source did not say which CPU model and accelerator");
+                c->done(&c->reasons, c->userdata);
+                return;
+        }
+        r = config->accelerator == VM_ACCELERATOR_KVM ? start_kvm(c, &error) : ask_qemu(c, &error);
+        if (r < 0) {
+                differ(&c->reasons, "%s", ferry_error_message(&error));
+                c->done(&c->reasons, c->userdata);
+        }
 }
 
 int incoming_check_start(sd_event *event, const migration_state *state, const incoming_host *host,
@@ -211,16 +240,9 @@ int incoming_check_start(sd_event *event, const migration_state *state, const in
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "check");
         check_disks(c, host->disk_root);
-        migration_state_check_files(state, &c->reasons);
-        if (!state->config->cpu || state->config->accelerator == VM_ACCELERATOR_AUTO) {
-                differ(&c->reasons, "the source did not say which CPU model and accelerator");
-                r = done_later(c, reterr);
-        } else if (state->config->accelerator == VM_ACCELERATOR_KVM)
-                r = start_kvm(c, host->probe_cache, reterr);
-        else
-                r = ask_qemu(c, reterr);
+        r = identify_start(event, state->config, on_files, c, &c->files);
         if (r < 0)
-                return r;
+                return ferry_error_set_errno(reterr, r, "look at the files");
         *ret = TAKE_PTR(c);
         return 0;
 }

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
+#include "migration/identify.h"
 #include "migration/session.h"
 #include "migration/state.h"
 #include "vm/dirty.h"
@@ -15,6 +16,8 @@ struct outgoing_check {
         migration_options options;
         predict_input input;
         outgoing_result result;
+        identify *identifying;
+        const vm_files *files; /* its */
         vm_dirty *dirty;
         sd_event_source *defer;
         bool asking; /* QEMU will answer */
@@ -24,6 +27,7 @@ struct outgoing_check {
 };
 
 static void destroy(outgoing_check *c) {
+        identify_free(c->identifying);
         vm_dirty_free(c->dirty);
         sd_event_source_disable_unref(c->defer);
         differences_done(&c->result.reasons);
@@ -37,6 +41,7 @@ outgoing_check *outgoing_check_free(outgoing_check *c) {
         if (!c)
                 return NULL;
         c->freed = true;
+        c->identifying = identify_free(c->identifying);
         if (!c->asking)
                 destroy(c);
         return NULL;
@@ -122,11 +127,27 @@ static void on_facts(ferry_vm *v, int r, const ferry_error *error, const vm_fact
         }
         if (r == 0)
                 r = migration_state_encode(OUTGOING_SESSION, sandbox_id(c->sb), secret,
-                                           vm_get_config(v), facts, c->message, &c->result.state,
-                                           &c->result.n_state, digest, &own);
+                                           vm_get_config(v), c->files, facts, c->message,
+                                           &c->result.state, &c->result.n_state, digest, &own);
         if (r < 0)
                 differ(&c->result.reasons, "%s", ferry_error_message(&own));
         measure(c);
+}
+
+static void on_files(const vm_files *files, void *userdata) {
+        outgoing_check *c = userdata;
+        ferry_vm *vm = sandbox_vm(c->sb);
+        int r = -ENOTCONN;
+
+        c->files = files;
+        c->asking = true;
+        if (vm)
+                r = vm_query_facts(vm, on_facts, c);
+        if (r < 0) {
+                c->asking = false;
+                differ(&c->result.reasons, "QEMU cannot be asked: %s", strerror(-r));
+                finish(c);
+        }
 }
 
 static void on_migration(ferry_vm *v, int r, const ferry_error *error,
@@ -139,11 +160,9 @@ static void on_migration(ferry_vm *v, int r, const ferry_error *error,
                 differ(&c->result.reasons, "%s", ferry_error_message(error));
         for (size_t i = 0; r == 0 && i < info->n_blocked_reasons; i++)
                 differ(&c->result.reasons, "this VM cannot migrate: %s", info->blocked_reasons[i]);
-        c->asking = true;
-        r = vm_query_facts(v, on_facts, c);
+        r = identify_start(sandbox_event(c->sb), vm_get_config(v), on_files, c, &c->identifying);
         if (r < 0) {
-                c->asking = false;
-                differ(&c->result.reasons, "QEMU cannot be asked: %s", strerror(-r));
+                differ(&c->result.reasons, "its files cannot be looked at: %s", strerror(-r));
                 finish(c);
         }
 }

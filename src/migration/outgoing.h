@@ -2,7 +2,8 @@
 #pragma once
 
 /* Could this sandbox leave, and how would that go? Every reason against it, what the other host
- * has to look at, and a prediction. Takes about a second; the guest and the session are left alone.
+ * has to look at, and a prediction. Takes about a second, and what reading its disks takes; the
+ * guest and the session are left alone.
  */
 
 #include "migration/compatibility.h"

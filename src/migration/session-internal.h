@@ -52,6 +52,8 @@ struct session {
         InitializeOptions *options_message; /* the source's, that both sides go by */
         importing *importing;
         migration_state *imported;
+        identify *identifying; /* the files of the VM that is exported */
+        const vm_files *files; /* its result */
         uint8_t *exported;
         size_t n_exported;
 
@@ -166,6 +168,8 @@ int session_check_new(const session *s, const char *id, mig_event rpc, ferry_err
 
 /* session-import.c */
 void session_drop_import(session *s);
+/* What the export was looking at; it is over. */
+void session_drop_export(session *s);
 
 /* session-prepare.c */
 void session_start_export(session *s);

@@ -14,7 +14,8 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
 
-        if (r == -ECANCELED || s->state != MIG_S_EXPORTING)
+        /* without files it is the answer to an export that was cancelled */
+        if (r == -ECANCELED || s->state != MIG_S_EXPORTING || !s->files)
                 return;
         if (r < 0) {
                 export_failed(s, r, error);
@@ -29,8 +30,8 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
                         return;
                 }
         }
-        r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v), facts,
-                                   s->options_message, &s->exported, &s->n_exported,
+        r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v), s->files,
+                                   facts, s->options_message, &s->exported, &s->n_exported,
                                    s->state_digest, &own);
         if (r == 0) {
                 r = journal_begin(s->journal, s->id, true,
@@ -46,13 +47,32 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
         session_post(s, MIG_EV_EXPORTED);
 }
 
+void session_drop_export(session *s) {
+        s->identifying = identify_free(s->identifying);
+        s->files = NULL;
+}
+
+static void on_export_files(const vm_files *files, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+        int r = -ENOTCONN;
+
+        s->files = files;
+        if (sandbox_vm(s->sb))
+                r = vm_query_facts(sandbox_vm(s->sb), on_export_facts, s);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "ask QEMU what it runs");
+                export_failed(s, r, &own);
+        }
+}
+
 static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
                                 const vm_migration_info *info, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         _cleanup_(differences_done) differences d = { .n = 0 };
         session *s = userdata;
 
-        if (r == -ECANCELED || s->state != MIG_S_EXPORTING)
+        if (r == -ECANCELED || s->state != MIG_S_EXPORTING || s->identifying)
                 return;
         if (r < 0) {
                 export_failed(s, r, error);
@@ -65,9 +85,10 @@ static void on_export_migration(ferry_vm *v, int r, const ferry_error *error,
                 export_failed(s, r, &own);
                 return;
         }
-        r = vm_query_facts(v, on_export_facts, s);
+        r = identify_start(sandbox_event(s->sb), vm_get_config(v), on_export_files, s,
+                           &s->identifying);
         if (r < 0) {
-                ferry_error_set_errno(&own, r, "ask QEMU what it runs");
+                ferry_error_set_errno(&own, r, "look at the VM's files");
                 export_failed(s, r, &own);
         }
 }

@@ -391,6 +391,8 @@ static void step(session *s, mig_event event) {
                 announce_state(s, was, event);
         if (s->state != MIG_S_COPYING && s->state != MIG_S_OFFERED && s->state != MIG_S_READY)
                 session_end_switchover(s);
+        if (s->state != MIG_S_EXPORTING)
+                session_drop_export(s);
         if (s->state != was) {
                 close_settled_link(s);
                 session_trace_settled(s);
@@ -482,6 +484,7 @@ session *session_free(session *s) {
         if (s->importing)
                 s->importing->reply(-ESHUTDOWN, &error, s->importing->userdata);
         session_drop_import(s);
+        session_drop_export(s);
         session_clear(s);
         session_end_answer(s);
         s->waiter_timer = sd_event_source_disable_unref(s->waiter_timer);

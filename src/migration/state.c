@@ -7,84 +7,34 @@
 
 #include "base/fd.h"
 
-#define FILES_MAX (2 + VM_CONFIG_DISKS_MAX)
 /* Field 15, bytes, 32 of them: always the last field of a serialized state. */
 #define DIGEST_TAIL (2 + DIGEST_SIZE)
-
-typedef struct config_file {
-        char role[32];
-        const char *path;
-        bool writable;
-} config_file;
-
-static size_t config_files(const vm_config *config, config_file ret[FILES_MAX]) {
-        size_t n = 0;
-
-        if (config->kernel)
-                ret[n++] = (config_file){ .role = "kernel", .path = config->kernel };
-        if (config->initrd)
-                ret[n++] = (config_file){ .role = "initrd", .path = config->initrd };
-        for (size_t i = 0; i < config->n_disks; i++) {
-                ret[n] = (config_file){
-                        .path = config->disks[i].path,
-                        .writable = !config->disks[i].readonly,
-                };
-                snprintf(ret[n++].role, sizeof(ret[0].role), "disk%zu", i);
-        }
-        return n;
-}
-
-/* A writable disk changes as the guest runs: only its size tells. The path may come from another
- * host: nothing but a file or a block device is read. */
-static int identify(const config_file *file, uint64_t *ret_size, uint8_t ret_digest[DIGEST_SIZE]) {
-        _cleanup_(closep) int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-        struct stat st;
-        off_t end;
-
-        if (fd < 0)
-                return -errno;
-        if (fstat(fd, &st) < 0)
-                return -errno;
-        if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-                return -EINVAL;
-        if (!file->writable)
-                return digest_file(fd, ret_digest, ret_size);
-        end = lseek(fd, 0, SEEK_END);
-        if (end < 0)
-                return -errno;
-        *ret_size = (uint64_t)end;
-        return 0;
-}
 
 /* ---- encode ---- */
 
 typedef struct encoder {
-        Ferry__State__V1__File files[FILES_MAX];
-        Ferry__State__V1__File *file_list[FILES_MAX];
-        config_file sources[FILES_MAX];
-        uint8_t digests[FILES_MAX][DIGEST_SIZE];
+        Ferry__State__V1__File files[VM_FILES_MAX];
+        Ferry__State__V1__File *file_list[VM_FILES_MAX];
 } encoder;
 
-static int encode_files(encoder *e, const vm_config *config, Ferry__State__V1__Vm *ret,
+static int encode_files(encoder *e, const vm_files *files, Ferry__State__V1__Vm *ret,
                         ferry_error *reterr) {
-        size_t n = config_files(config, e->sources);
+        for (size_t i = 0; i < files->n; i++) {
+                const vm_file *file = &files->items[i];
 
-        for (size_t i = 0; i < n; i++) {
-                uint64_t size = 0;
-                int r = identify(&e->sources[i], &size, e->digests[i]);
-
-                if (r < 0)
-                        return ferry_error_set_errno(reterr, r, "%s %s", e->sources[i].role,
-                                                     e->sources[i].path);
+                if (file->r < 0)
+                        return ferry_error_set_errno(reterr, file->r, "%s %s", file->role,
+                                                     file->path);
                 ferry__state__v1__file__init(&e->files[i]);
-                e->files[i].role = e->sources[i].role;
-                e->files[i].size = size;
-                if (!e->sources[i].writable)
-                        e->files[i].sha256 = (ProtobufCBinaryData){ DIGEST_SIZE, e->digests[i] };
+                e->files[i].role = (char *)file->role;
+                e->files[i].size = file->size;
+                if (!file->writable)
+                        e->files[i].sha256 =
+                                (ProtobufCBinaryData){ DIGEST_SIZE, (uint8_t *)file->digest };
                 e->file_list[i] = &e->files[i];
         }
         ret->files = e->file_list;
-        ret->n_files = n;
+        ret->n_files = files->n;
         return 0;
 }
 
@@ -128,8 +78,9 @@ static int pack_with_digest(Ferry__State__V1__SandboxState *state, uint8_t **ret
 
 int migration_state_encode(const char *session_id, const char *sandbox_id,
                            const uint8_t secret[DIGEST_SIZE], const vm_config *config,
-                           const vm_facts *facts, const InitializeOptions *options, uint8_t **ret,
-                           size_t *ret_n, uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr) {
+                           const vm_files *files, const vm_facts *facts,
+                           const InitializeOptions *options, uint8_t **ret, size_t *ret_n,
+                           uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr) {
         Ferry__State__V1__SandboxState state = FERRY__STATE__V1__SANDBOX_STATE__INIT;
         Ferry__State__V1__Vm machine = FERRY__STATE__V1__VM__INIT;
         Ferry__State__V1__Compatibility compatibility = FERRY__STATE__V1__COMPATIBILITY__INIT;
@@ -141,7 +92,7 @@ int migration_state_encode(const char *session_id, const char *sandbox_id,
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "export");
         machine.config = (ProtobufCBinaryData){ strlen(json), (uint8_t *)json };
-        r = encode_files(&e, config, &machine, reterr);
+        r = encode_files(&e, files, &machine, reterr);
         if (r < 0)
                 return r;
 
@@ -189,7 +140,7 @@ static int check_message(const Ferry__State__V1__SandboxState *m, const char *se
                 return refuse(reterr, "session_secret is not 32 bytes");
         if (!m->vm || m->vm->config.len == 0)
                 return refuse(reterr, "no VM in it");
-        if (m->vm->n_files > FILES_MAX)
+        if (m->vm->n_files > VM_FILES_MAX)
                 return refuse(reterr, "too many files");
         for (size_t i = 0; i < m->vm->n_files; i++)
                 if (!text_is_plain(m->vm->files[i]->role, 15) ||
@@ -242,30 +193,23 @@ static const Ferry__State__V1__File *find_file(const migration_state *state, con
         return NULL;
 }
 
-void migration_state_check_files(const migration_state *state, differences *d) {
-        config_file files[FILES_MAX];
-        size_t n = config_files(state->config, files);
+void migration_state_check_files(const migration_state *state, const vm_files *files,
+                                 differences *d) {
+        for (size_t i = 0; i < files->n; i++) {
+                const vm_file *file = &files->items[i];
+                const Ferry__State__V1__File *expected = find_file(state, file->role);
 
-        for (size_t i = 0; i < n; i++) {
-                const Ferry__State__V1__File *expected = find_file(state, files[i].role);
-                uint8_t digest[DIGEST_SIZE];
-                uint64_t size = 0;
-                int r;
-
-                if (!expected || (!files[i].writable && expected->sha256.len != DIGEST_SIZE)) {
-                        differ(d, "the source did not say what %s is", files[i].role);
-                        continue;
-                }
-                r = identify(&files[i], &size, digest);
-                if (r < 0)
-                        differ(d, "%s %s: %s", files[i].role, files[i].path, strerror(-r));
-                else if (size != expected->size)
-                        differ(d, "%s %s has %llu bytes here and %llu at the source", files[i].role,
-                               files[i].path, (unsigned long long)size,
+                if (!expected || (!file->writable && expected->sha256.len != DIGEST_SIZE))
+                        differ(d, "the source did not say what %s is", file->role);
+                else if (file->r < 0)
+                        differ(d, "%s %s: %s", file->role, file->path, strerror(-file->r));
+                else if (file->size != expected->size)
+                        differ(d, "%s %s has %llu bytes here and %llu at the source", file->role,
+                               file->path, (unsigned long long)file->size,
                                (unsigned long long)expected->size);
-                else if (!files[i].writable && !digest_equal(digest, expected->sha256.data))
-                        differ(d, "%s %s has another content here than at the source",
-                               files[i].role, files[i].path);
+                else if (!file->writable && !digest_equal(file->digest, expected->sha256.data))
+                        differ(d, "%s %s has another content here than at the source", file->role,
+                               file->path);
         }
 }
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "migration.pb-c.h"
 #include "migration/compatibility.h"
+#include "migration/identify.h"
 #include "vm/vm-config.h"
 #include "vm/vm.h"
 
@@ -24,18 +25,20 @@ typedef struct migration_state {
         uint8_t digest[DIGEST_SIZE];
 } migration_state;
 
-/* `options` may be NULL. Reads the VM's files to know them by content. */
+/* `options` may be NULL. */
 int migration_state_encode(const char *session_id, const char *sandbox_id,
                            const uint8_t secret[DIGEST_SIZE], const vm_config *config,
-                           const vm_facts *facts, const InitializeOptions *options, uint8_t **ret,
-                           size_t *ret_n, uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr);
+                           const vm_files *files, const vm_facts *facts,
+                           const InitializeOptions *options, uint8_t **ret, size_t *ret_n,
+                           uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr);
 
 /* Everything that can be known from the bytes alone. */
 int migration_state_decode(const uint8_t *data, size_t n, const char *session_id,
                            migration_state **ret, ferry_error *reterr);
 
 /* Is what the VM was booted from here too, with the same content? */
-void migration_state_check_files(const migration_state *state, differences *d);
+void migration_state_check_files(const migration_state *state, const vm_files *files,
+                                 differences *d);
 
 /* Is this QEMU the same machine? FailedPrecondition, naming every difference. */
 int migration_state_check_facts(const migration_state *state, const vm_facts *facts,

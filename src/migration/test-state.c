@@ -45,8 +45,9 @@ static void make_state(uint8_t **ret, size_t *ret_n, uint8_t digest[DIGEST_SIZE]
         _cleanup_(vm_config_freep) vm_config *config = NULL;
 
         assert_int_equal(vm_config_parse(json, strlen(json), &config, NULL), 0);
-        assert_int_equal(migration_state_encode("session", "box", secret, config, &facts, NULL, ret,
-                                                ret_n, digest, NULL),
+        assert_int_equal(migration_state_encode("session", "box", secret, config,
+                                                &(vm_files){ .n = 0 }, &facts, NULL, ret, ret_n,
+                                                digest, NULL),
                          0);
 }
 

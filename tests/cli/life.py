@@ -56,6 +56,20 @@ def test_there_and_back(place):
     place.must("stop", "web")
 
 
+def test_large_files(place):
+    """Reading a disk to know it takes a while; the shim answers meanwhile."""
+    disk = place.file("disk.raw", "")
+    os.truncate(disk, 2**30)
+    config = {**ferry.IDLE_VM, "disks": [{"path": disk, "readonly": True}]}
+    place.must("run", "web", "--config", place.file("vm.json", config))
+    mover = place.start("migrate", "web", "--to", place.b)
+    ferry.wait_for("the export", lambda: ferry.detail(place) == "S_EXPORTING")
+    _, err = mover.communicate(timeout=ferry.LIMIT)
+    assert mover.returncode == 0, (mover.returncode, err)
+    ferry.only_at(place, place.b, place.a)
+    place.must("stop", "web", root=place.b)
+
+
 def test_a_name_that_is_taken(place):
     ferry.run(place)
     place.must("run", "web", "--memory", "32", root=place.b)
@@ -113,6 +127,7 @@ def main():
         ("run without a file", test_run_without_a_file),
         ("a failed start leaves nothing", test_a_failed_start_leaves_nothing),
         ("there and back", test_there_and_back),
+        ("large files", test_large_files),
         ("a name that is taken", test_a_name_that_is_taken),
         ("Ctrl-C", lambda place: test_cancelled(place, signal.SIGINT, 130)),
         ("SIGHUP", lambda place: test_cancelled(place, signal.SIGHUP, 129)),
