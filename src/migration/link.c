@@ -446,6 +446,10 @@ uint64_t mig_link_moved(const mig_link *l) {
         return socket_moved(l->fd);
 }
 
+bool mig_link_waits(const mig_link *l) {
+        return socket_waits(l->fd);
+}
+
 uint64_t mig_link_round_trip_usec(const mig_link *l) {
         struct tcp_info info = { 0 };
         socklen_t n = sizeof(info);

@@ -57,6 +57,8 @@ uint64_t mig_link_round_trip_usec(const mig_link *l);
 
 /* Another figure each time that the peer has taken something since, whoever sent it. */
 uint64_t mig_link_moved(const mig_link *l);
+/* Whether anything of what was sent has not been taken yet. */
+bool mig_link_waits(const mig_link *l);
 
 /* A duplicate for QEMU. */
 int mig_link_dup(const mig_link *l, int *ret_fd);

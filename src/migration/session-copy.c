@@ -133,6 +133,7 @@ void session_start_copy(session *s) {
                 return;
         }
         s->report.setup_usec = now_usec() - s->began_usec;
+        session_watch_stall(s);
         (void)sd_event_add_time_relative(sandbox_event(s->sb), &s->progress_timer, CLOCK_MONOTONIC,
                                          PROGRESS_USEC, TIMER_ACCURACY_USEC, on_progress_timer, s);
 }

@@ -100,7 +100,7 @@ struct session {
         uint64_t go_usec, stopped_for_usec, resumed_usec;
         uint64_t stopped_wall_usec;
         bool query_under_way;
-        sd_event_source *stall_timer;        /* while the guest stands and QEMU still sends */
+        sd_event_source *stall_timer;        /* while QEMU sends */
         uint64_t moved, moved_usec;          /* mig_link_moved(), and when it changed last */
         uint64_t dirty_rate;                 /* of the last pass, bytes per second */
         uint64_t rate, rate_sent, rate_usec; /* bytes per second, and the last sample's ends */

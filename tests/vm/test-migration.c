@@ -547,6 +547,24 @@ static int setup_with_little_memory(void **state) {
         return 0;
 }
 
+/* Nothing can be sent, and QEMU waits for ever: the move ends, the guest runs all the time. */
+static void test_a_destination_qemu_that_hangs_in_the_copy(void **state) {
+        pair *p = *state;
+        pid_t qemu;
+
+        make_slow(p);
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_setup(&p->b);
+        qemu = host_qemu(&p->b);
+        assert_int_equal(kill(qemu, SIGSTOP), 0);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
+        assert_int_equal(kill(qemu, SIGCONT), 0);
+        host_wait_detail(&p->b, "D_FAILED");
+        rolled_back(p);
+}
+
 /* All is sent, and its QEMU never says that it has it: the guest does not stand for ever. */
 static void test_a_destination_qemu_that_hangs_in_the_blackout(void **state) {
         pair *p = *state;
@@ -689,6 +707,7 @@ int main(int argc, char **argv) {
                 TEST(test_a_spent_source_is_remembered),
                 cmocka_unit_test_setup_teardown(test_a_spent_source_hands_over_by_itself,
                                                 setup_with_few_writes, teardown),
+                TEST(test_a_destination_qemu_that_hangs_in_the_copy),
                 cmocka_unit_test_setup_teardown(test_a_destination_qemu_that_hangs_in_the_blackout,
                                                 setup_with_little_memory, teardown),
                 TEST(test_a_sandbox_that_moved_is_not_booted_again),
