@@ -47,7 +47,7 @@ static int add(vm_files *files, const char *role, const char *path, bool writabl
 }
 
 static int list(const vm_config *config, vm_files *files) {
-        char role[32];
+        char role[VM_CONFIG_DISK_NAME_SIZE];
         int r = 0;
 
         if (config->kernel)
@@ -55,7 +55,7 @@ static int list(const vm_config *config, vm_files *files) {
         if (r == 0 && config->initrd)
                 r = add(files, "initrd", config->initrd, false);
         for (size_t i = 0; r == 0 && i < config->n_disks; i++) {
-                snprintf(role, sizeof(role), "disk%zu", i);
+                vm_config_disk_name(config, i, role);
                 r = add(files, role, config->disks[i].path, !config->disks[i].readonly);
         }
         return r;

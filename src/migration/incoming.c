@@ -53,10 +53,12 @@ static void check_disks(incoming_check *c, const char *disk_root) {
 
         for (size_t i = 0; i < config->n_disks; i++) {
                 const vm_config_disk *disk = &config->disks[i];
+                char name[VM_CONFIG_DISK_NAME_SIZE];
 
+                vm_config_disk_name(config, i, name);
                 if (!disk->readonly && (!disk_root || !path_is_below(disk->path, disk_root)))
                         differ(&c->reasons,
-                               "disk%zu %s is writable and not below this host's disk root (%s)", i,
+                               "%s %s is writable and not below this host's disk root (%s)", name,
                                disk->path, disk_root ? disk_root : "none");
         }
 }

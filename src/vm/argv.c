@@ -9,11 +9,13 @@
 #define SLOT_RNG   0x02
 #define SLOT_NIC   0x03
 #define SLOT_PORTS 0x04
+#define SLOT_SCSI  0x05
 #define SLOT_DISKS 0x10
 
 #define ARGS_MAX (80U + 8U * VM_CONFIG_DISKS_MAX)
 
-/* fdsets: 1 is the console's log, disk i has 16 + i. */
+/* fdsets: 1 is the console's log, disk i has 16 + i. One of a SCSI disk is found by its name, for
+ * QEMU chooses the number when it is added later. */
 #define FDSET_CONSOLE_LOG 1
 #define FDSET_DISKS       16
 
@@ -130,6 +132,33 @@ static void add_boot(builder *b, const vm_argv_input *in) {
         }
 }
 
+static void add_disk(builder *b, const vm_argv_input *in, size_t i) {
+        const vm_config_disk *disk = &in->config->disks[i];
+        const char *readonly = disk->readonly ? "on" : "off";
+        char name[VM_CONFIG_DISK_NAME_SIZE];
+        int set = FDSET_DISKS + (int)i;
+
+        vm_config_disk_name(in->config, i, name);
+        add(b, "-add-fd");
+        add(b, "fd=%d,set=%d,opaque=%s", in->disks[i].fd, set, name);
+        add(b, "-blockdev");
+        add(b,
+            "driver=%s,node-name=%s-file,filename=/dev/fdset/%d,cache.direct=%s,"
+            "read-only=%s,auto-read-only=off",
+            in->disks[i].block_device ? "host_device" : "file", name, set,
+            in->disks[i].direct ? "on" : "off", readonly);
+        add(b, "-blockdev");
+        add(b, "driver=raw,node-name=%s-raw,file=%s-file,read-only=%s", name, name, readonly);
+        add(b, "-device");
+        /* vm-disks.c adds the same while the guest runs */
+        if (disk->serial)
+                add(b, "scsi-hd,id=%s,drive=%s-raw,serial=%s,bus=scsi.0,channel=0,scsi-id=%u,lun=0",
+                    name, name, disk->serial, disk->scsi_id);
+        else
+                add(b, "virtio-blk-pci,id=%s,drive=%s-raw,bootindex=%zu,bus=pcie.0,addr=0x%02x",
+                    name, name, i + 1, SLOT_DISKS + (unsigned)i);
+}
+
 static void add_devices(builder *b, const vm_argv_input *in) {
         const vm_config *config = in->config;
 
@@ -144,27 +173,13 @@ static void add_devices(builder *b, const vm_argv_input *in) {
                 add(b, "virtio-net-pci,id=nic0,netdev=net0,mac=%s,romfile=,bus=pcie.0,addr=0x%02x",
                     config->mac, SLOT_NIC);
         }
-        for (size_t i = 0; i < config->n_disks; i++) {
-                const char *readonly = config->disks[i].readonly ? "on" : "off";
-                int set = FDSET_DISKS + (int)i;
-
-                add(b, "-add-fd");
-                add(b, "fd=%d,set=%d", in->disks[i].fd, set);
-                add(b, "-blockdev");
-                add(b,
-                    "driver=%s,node-name=disk%zu-file,filename=/dev/fdset/%d,cache.direct=%s,"
-                    "read-only=%s,auto-read-only=off",
-                    in->disks[i].block_device ? "host_device" : "file", i, set,
-                    in->disks[i].direct ? "on" : "off", readonly);
-                add(b, "-blockdev");
-                add(b, "driver=raw,node-name=disk%zu-raw,file=disk%zu-file,read-only=%s", i, i,
-                    readonly);
+        if (config->scsi) {
                 add(b, "-device");
-                add(b,
-                    "virtio-blk-pci,id=disk%zu,drive=disk%zu-raw,bootindex=%zu,bus=pcie.0,"
-                    "addr=0x%02x",
-                    i, i, i + 1, SLOT_DISKS + (unsigned)i);
+                /* one queue, for QEMU's own choice follows the number of vCPUs */
+                add(b, "virtio-scsi-pci,id=scsi,num_queues=1,bus=pcie.0,addr=0x%02x", SLOT_SCSI);
         }
+        for (size_t i = 0; i < config->n_disks; i++)
+                add_disk(b, in, i);
 }
 
 /* Two ports, so that no flood of output ever stands in the way of control. Port 0 is a console's.
@@ -215,6 +230,10 @@ int vm_argv_build(const vm_argv_input *in, const char *program, char ***ret) {
         return 0;
 }
 
+static int compare_strings(const void *a, const void *b) {
+        return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 int vm_argv_describe(const vm_config *config, char ***ret_devices, char ***ret_ram) {
         _cleanup_(strv_freep) char **devices = calloc(ARGS_MAX + 1, sizeof(*devices)),
                                    **ram = calloc(2, sizeof(*ram));
@@ -222,9 +241,13 @@ int vm_argv_describe(const vm_config *config, char ***ret_devices, char ***ret_r
 
         if (!devices || !ram)
                 return -ENOMEM;
-        /* sorted, as vm_facts are */
         for (size_t i = 0; i < config->n_disks; i++)
-                add(&d, "disk%zu virtio-blk-pci 00:%02x.0", i, SLOT_DISKS + (unsigned)i);
+                if (config->disks[i].serial)
+                        add(&d, "scsi%u scsi-hd", config->disks[i].scsi_id);
+                else
+                        add(&d, "disk%zu virtio-blk-pci 00:%02x.0", i, SLOT_DISKS + (unsigned)i);
+        if (config->scsi)
+                add(&d, "scsi virtio-scsi-pci 00:%02x.0", SLOT_SCSI);
         if (config->has_network)
                 add(&d, "nic0 virtio-net-pci 00:%02x.0", SLOT_NIC);
         if (config->agent) {
@@ -236,6 +259,7 @@ int vm_argv_describe(const vm_config *config, char ***ret_devices, char ***ret_r
         add(&r, "ram0 %" PRIu64, vm_config_memory_bytes(config));
         if (d.failed || r.failed)
                 return -ENOMEM;
+        qsort(devices, d.n, sizeof(devices[0]), compare_strings); /* as vm_facts are */
         *ret_devices = TAKE_PTR(devices);
         *ret_ram = TAKE_PTR(ram);
         return 0;

@@ -129,12 +129,12 @@ static void test_everything(void **state) {
                 "-netdev tap,id=net0,fd=8,vhost=off\n"
                 "-device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01,romfile=,"
                 "bus=pcie.0,addr=0x03\n"
-                "-add-fd fd=9,set=16\n"
+                "-add-fd fd=9,set=16,opaque=disk0\n"
                 "-blockdev driver=file,node-name=disk0-file,filename=/dev/fdset/16,cache.direct=on,"
                 "read-only=off,auto-read-only=off\n"
                 "-blockdev driver=raw,node-name=disk0-raw,file=disk0-file,read-only=off\n"
                 "-device virtio-blk-pci,id=disk0,drive=disk0-raw,bootindex=1,bus=pcie.0,addr=0x10\n"
-                "-add-fd fd=10,set=17\n"
+                "-add-fd fd=10,set=17,opaque=disk1\n"
                 "-blockdev driver=host_device,node-name=disk1-file,filename=/dev/fdset/17,"
                 "cache.direct=off,read-only=on,auto-read-only=off\n"
                 "-blockdev driver=raw,node-name=disk1-raw,file=disk1-file,read-only=on\n"
@@ -150,16 +150,75 @@ static void test_everything(void **state) {
                 "-incoming defer");
 }
 
+static void test_scsi(void **state) {
+        static const char *const expected[] = { "disk0 virtio-blk-pci 00:10.0",
+                                                "rng virtio-rng-pci "
+                                                "00:02.0",
+                                                "scsi virtio-scsi-pci 00:05.0",
+                                                "scsi10 scsi-hd",
+                                                "scsi2 scsi-hd",
+                                                NULL };
+        _cleanup_(vm_config_freep) vm_config *config =
+                parse("{\"accelerator\":\"tcg\",\"cpu\":\"Nehalem-v1\",\"scsi\":true,\"disks\":["
+                      "{\"path\":\"/a\"},"
+                      "{\"path\":\"/r\",\"readonly\":true,\"serial\":\"web\",\"scsi_id\":10},"
+                      "{\"path\":\"/w\",\"serial\":\"db.1\",\"scsi_id\":2}]}");
+        _cleanup_(strv_freep) char **devices = NULL, **ram = NULL, **argv = NULL;
+        vm_argv_input input = { .config = config };
+        _cleanup_(freep) char *text = NULL;
+        size_t n = 0;
+        FILE *f;
+
+        input.disks[1].fd = 9;
+        input.disks[1].direct = true;
+        input.disks[2].fd = 10;
+        input.disks[2].block_device = true;
+        assert_int_equal(vm_argv_build(&input, "q", &argv), 0);
+        f = open_memstream(&text, &n);
+        assert_non_null(f);
+        for (size_t i = 0; argv[i]; i++)
+                fprintf(f, "%s%s", argv[i][0] == '-' ? "\n" : " ", argv[i]);
+        fclose(f);
+        assert_non_null(strstr(
+                text, "\n-device virtio-scsi-pci,id=scsi,num_queues=1,bus=pcie.0,addr=0x05\n"));
+        assert_non_null(strstr(
+                text, "\n-add-fd fd=9,set=17,opaque=scsi10\n"
+                      "-blockdev driver=file,node-name=scsi10-file,filename=/dev/fdset/17,"
+                      "cache.direct=on,read-only=on,auto-read-only=off\n"
+                      "-blockdev driver=raw,node-name=scsi10-raw,file=scsi10-file,read-only=on\n"
+                      "-device scsi-hd,id=scsi10,drive=scsi10-raw,serial=web,bus=scsi.0,channel=0,"
+                      "scsi-id=10,lun=0\n"
+                      "-add-fd fd=10,set=18,opaque=scsi2\n"
+                      "-blockdev driver=host_device,node-name=scsi2-file,filename=/dev/fdset/18,"
+                      "cache.direct=off,read-only=off,auto-read-only=off\n"
+                      "-blockdev driver=raw,node-name=scsi2-raw,file=scsi2-file,read-only=off\n"
+                      "-device scsi-hd,id=scsi2,drive=scsi2-raw,serial=db.1,bus=scsi.0,channel=0,"
+                      "scsi-id=2,lun=0\n"));
+        assert_int_equal(vm_argv_describe(config, &devices, &ram), 0);
+        for (size_t i = 0; expected[i] || devices[i]; i++)
+                assert_string_equal(devices[i], expected[i]);
+}
+
 static void test_the_most_disks_fit(void **state) {
         _cleanup_(vm_config_freep) vm_config *config = parse(
                 "{\"cpu\":\"Nehalem-v1\",\"kernel\":\"/k\",\"initrd\":\"/i\",\"cmdline\":\"c\","
-                "\"network\":{},\"agent\":true,\"disks\":[{\"path\":\"/0\"},{\"path\":\"/"
-                "1\"},{\"path\":\"/2\"},"
-                "{\"path\":\"/3\"},{\"path\":\"/4\"},{\"path\":\"/5\"},{\"path\":\"/6\"},"
-                "{\"path\":\"/7\"}]}");
-        _cleanup_(strv_freep) char **argv = NULL;
+                "\"network\":{},\"agent\":true,\"scsi\":true,\"disks\":[{\"path\":\"/0\"},"
+                "{\"path\":\"/1\"},{\"path\":\"/2\"},{\"path\":\"/3\"},{\"path\":\"/4\"},"
+                "{\"path\":\"/5\"},{\"path\":\"/6\"},{\"path\":\"/7\"}]}");
         vm_argv_input input = { .config = config, .mode = VM_MODE_INCOMING, .name = "n" };
+        _cleanup_(strv_freep) char **argv = NULL;
+        char serial[16];
 
+        for (uint32_t i = 0; i < VM_CONFIG_SCSI_DISKS_MAX; i++) {
+                snprintf(serial, sizeof(serial), "s%u", i);
+                assert_int_equal(vm_config_add_disk(config,
+                                                    &(vm_config_disk){ .path = (char *)"/image",
+                                                                       .readonly = true,
+                                                                       .serial = serial,
+                                                                       .scsi_id = i },
+                                                    NULL),
+                                 0);
+        }
         assert_int_equal(vm_argv_build(&input, "q", &argv), 0);
 }
 
@@ -167,6 +226,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_the_least),
                 cmocka_unit_test(test_everything),
+                cmocka_unit_test(test_scsi),
                 cmocka_unit_test(test_the_most_disks_fit),
         };
 

@@ -9,6 +9,10 @@
 
 #include "vm/vm-config.h"
 
+#define SCSI(path, serial, id)                                                                     \
+        "{\"path\":\"/" path "\",\"serial\":\"" serial "\",\"scsi_id\":" id "}"
+#define WITH_SCSI(disks) "{\"scsi\":true,\"disks\":[" disks "]}"
+
 static vm_config *parse(const char *text) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         vm_config *config = NULL;
@@ -112,7 +116,26 @@ static void test_bad_input_names_its_field(void **state) {
                 { "{\"disks\":[{\"path\":\"/a\",\"format\":\"qcow2\"}]}", "disks[0].format" },
                 { "{\"disks\":[{\"path\":\"/a\",\"readonly\":1}]}", "disks[0].readonly" },
                 { "{\"disks\":[{\"path\":\"/a\"},{\"path\":\"/a\"}]}", "disks: the same path" },
-                { "{\"disks\":[{},{},{},{},{},{},{},{},{}]}", "disks: too many" },
+                { "{\"disks\":[{\"path\":\"/0\"},{\"path\":\"/1\"},{\"path\":\"/2\"},{\"path\":\"/"
+                  "3\"},"
+                  "{\"path\":\"/4\"},{\"path\":\"/5\"},{\"path\":\"/6\"},{\"path\":\"/7\"},"
+                  "{\"path\":\"/8\"}]}",
+                  "disks: too many disks without a serial" },
+                { "{\"scsi\":1}", "scsi: must be true or false" },
+                { "{\"disks\":[" SCSI("a", "s", "0") "]}", "serial: needs \"scsi\"" },
+                { WITH_SCSI("{\"path\":\"/a\",\"serial\":\"s\"}"), "disks[0].scsi_id: goes with" },
+                { WITH_SCSI("{\"path\":\"/a\",\"scsi_id\":1}"), "disks[0].scsi_id: goes with" },
+                { WITH_SCSI(SCSI("a", "s", "32")), "disks[0].scsi_id: must be a number" },
+                { WITH_SCSI(SCSI("a", "s", "-1")), "disks[0].scsi_id: must be a number" },
+                { WITH_SCSI(SCSI("a", "s", "\"1\"")), "disks[0].scsi_id: must be a number" },
+                { WITH_SCSI(SCSI("a", "", "0")), "disks[0].serial: must be 1 to 20" },
+                { WITH_SCSI(SCSI("a", "a,b", "0")), "disks[0].serial: must be 1 to 20" },
+                { WITH_SCSI(SCSI("a", "-a", "0")), "disks[0].serial: must be 1 to 20" },
+                { WITH_SCSI(SCSI("a", "123456789012345678901", "0")), "disks[0].serial: longer" },
+                { WITH_SCSI(SCSI("a", "s", "0") "," SCSI("b", "s", "1")), "same serial twice" },
+                { WITH_SCSI(SCSI("a", "s", "0") "," SCSI("b", "t", "0")), "same scsi_id twice" },
+                { WITH_SCSI(SCSI("a", "s", "0") "," SCSI("a", "t", "1")), "same path twice" },
+                { WITH_SCSI(SCSI("a", "s", "0") ",{\"path\":\"/b\"}"), "serial come last" },
                 { "{\"network\":[]}", "network: must be" },
                 { "{\"agent\":1}", "agent: must be" },
                 { "{\"network\":{\"vlan\":1}}", "network.vlan" },
@@ -177,7 +200,8 @@ static void test_long_texts(void **state) {
 
 /* No input may do worse than be refused: cut and mangled at every byte. */
 static void test_mangled_input(void **state) {
-        const char *good = "{\"disks\":[{\"path\":\"/d\"}],\"network\":{\"mac\":"
+        const char *good = "{\"scsi\":true,\"disks\":[{\"path\":\"/d\"},"
+                           "{\"path\":\"/s\",\"serial\":\"s\",\"scsi_id\":3}],\"network\":{\"mac\":"
                            "\"52:54:00:00:00:01\"},\"kernel\":\"/k\",\"vcpus\":1}";
         size_t n = strlen(good);
 
@@ -196,6 +220,62 @@ static void test_mangled_input(void **state) {
                 }
 }
 
+static int add(vm_config *config, const char *path, const char *serial, uint32_t id, bool readonly,
+               ferry_error *reterr) {
+        vm_config_disk disk = {
+                .path = (char *)path, .serial = (char *)serial, .scsi_id = id, .readonly = readonly
+        };
+
+        return vm_config_add_disk(config, &disk, reterr);
+}
+
+static void test_disks_come_and_go(void **state) {
+        _cleanup_(vm_config_freep) vm_config *config =
+                parse("{\"scsi\":true,\"disks\":[{\"path\":\"/boot\"}]}");
+        _cleanup_(vm_config_freep) vm_config *again = NULL, *bare = parse("{}");
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(freep) char *text = NULL;
+        char name[VM_CONFIG_DISK_NAME_SIZE];
+
+        assert_int_equal(add(bare, "/r", "web", 0, true, &error), -EINVAL);
+        assert_int_equal(add(config, "/r", NULL, 0, true, &error), -EINVAL);
+        assert_int_equal(add(config, "r", "web", 0, true, &error), -EINVAL);
+        assert_int_equal(add(config, "/r", "we b", 0, true, &error), -EINVAL);
+        assert_int_equal(add(config, "/r", "web", 32, true, &error), -EINVAL);
+        assert_int_equal(add(config, "/boot", "web", 0, true, &error), -EEXIST);
+        assert_int_equal(config->n_disks, 1);
+        assert_int_equal(vm_config_free_scsi_id(config), 0);
+        assert_int_equal(add(config, "/r", "web", 0, true, &error), 0);
+        assert_int_equal(vm_config_free_scsi_id(config), 1);
+        assert_int_equal(add(config, "/r", "web", 1, true, &error), -EEXIST);
+        assert_int_equal(add(config, "/x", "db", 0, true, &error), -EEXIST);
+        assert_int_equal(error.code, FERRY_ALREADY_EXISTS);
+        assert_int_equal(add(config, "/r", "db", 2, false, &error), -EEXIST);
+        assert_int_equal(add(config, "/r", "db", 31, true, &error), 0);
+        assert_int_equal(add(config, "/w", "data", 1, false, &error), 0);
+        assert_int_equal(vm_config_free_scsi_id(config), 2);
+        assert_int_equal(config->n_disks, 4);
+        vm_config_disk_name(config, 0, name);
+        assert_string_equal(name, "disk0");
+        vm_config_disk_name(config, 2, name);
+        assert_string_equal(name, "scsi31");
+
+        assert_int_equal(vm_config_dup(config, &again), 0);
+        assert_int_equal(vm_config_format(again, &text), 0);
+        assert_non_null(strstr(text, "\"disks\":[{\"path\":\"/boot\",\"readonly\":false},"
+                                     "{\"path\":\"/r\",\"readonly\":true,\"scsi_id\":0,"
+                                     "\"serial\":\"web\"},"));
+        assert_non_null(strstr(text, "\"scsi\":true"));
+
+        assert_int_equal(vm_config_find_disk(config, "web"), 1);
+        assert_int_equal(vm_config_find_disk(config, "disk0"), -1);
+        vm_config_remove_disk(config, 1);
+        assert_int_equal(vm_config_find_disk(config, "web"), -1);
+        assert_int_equal(vm_config_find_disk(config, "data"), 2);
+        assert_int_equal(config->n_disks, 3);
+        assert_int_equal(add(config, "/r", "web", 0, true, &error), 0);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_defaults),
@@ -204,6 +284,7 @@ int main(void) {
                 cmocka_unit_test(test_bad_input_names_its_field),
                 cmocka_unit_test(test_long_texts),
                 cmocka_unit_test(test_mangled_input),
+                cmocka_unit_test(test_disks_come_and_go),
         };
 
         return cmocka_run_group_tests_name("vm-config", tests, NULL, NULL);

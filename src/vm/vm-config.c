@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "base/fd.h"
+#include "vm/vm-config-internal.h"
 
 #define MEMORY_DEFAULT 256U
 #define IFNAME_MAX     15U
@@ -34,7 +35,7 @@ vm_config *vm_config_free(vm_config *config) {
         if (!config)
                 return NULL;
         for (size_t i = 0; i < config->n_disks; i++)
-                free(config->disks[i].path);
+                vm_config_disk_done(&config->disks[i]);
         free(config->disks);
         free(config->kernel);
         free(config->initrd);
@@ -46,17 +47,16 @@ vm_config *vm_config_free(vm_config *config) {
         return NULL;
 }
 
-static int refuse(ferry_error *reterr, const char *field, const char *what) {
+int config_refuse(ferry_error *reterr, const char *field, const char *what) {
         return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL, "VM configuration: %s: %s",
                                field, what);
 }
 
-static int no_memory(ferry_error *reterr) {
+int config_no_memory(ferry_error *reterr) {
         return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENOMEM, "out of memory");
 }
 
-/* Every field that is not in `names` is a mistake, or of a later version: better told than lost. */
-static int check_fields(const json_t *object, const char *where, const char *const *names,
+int config_check_fields(const json_t *object, const char *where, const char *const *names,
                         size_t n_names, ferry_error *reterr) {
         const char *key;
         json_t *value;
@@ -74,9 +74,9 @@ static int check_fields(const json_t *object, const char *where, const char *con
         return 0;
 }
 
-static int read_uint(const json_t *object, const char *field, uint32_t min, uint32_t max,
-                     uint32_t *ret, ferry_error *reterr) {
-        const json_t *value = json_object_get(object, field);
+int config_read_uint(const json_t *object, const char *key, const char *field, uint32_t min,
+                     uint32_t max, uint32_t *ret, ferry_error *reterr) {
+        const json_t *value = json_object_get(object, key);
 
         if (!value)
                 return 0;
@@ -89,19 +89,18 @@ static int read_uint(const json_t *object, const char *field, uint32_t min, uint
         return 0;
 }
 
-static int check_path(const char *path, const char *field, ferry_error *reterr) {
+int config_check_path(const char *path, const char *field, ferry_error *reterr) {
         if (path[0] != '/')
-                return refuse(reterr, field, "must be an absolute path");
+                return config_refuse(reterr, field, "must be an absolute path");
         if (strlen(path) > VM_CONFIG_PATH_MAX)
-                return refuse(reterr, field, "the path is too long");
+                return config_refuse(reterr, field, "the path is too long");
         for (const char *c = path; *c; c++)
                 if ((unsigned char)*c < ' ')
-                        return refuse(reterr, field, "control characters in the path");
+                        return config_refuse(reterr, field, "control characters in the path");
         return 0;
 }
 
-/* A string, copied; absent and null leave *ret alone. jansson refuses NULs inside. */
-static int read_string(const json_t *object, const char *key, const char *field, size_t max,
+int config_read_string(const json_t *object, const char *key, const char *field, size_t max,
                        char **ret, ferry_error *reterr) {
         const json_t *value = json_object_get(object, key);
         char *copy;
@@ -109,13 +108,13 @@ static int read_string(const json_t *object, const char *key, const char *field,
         if (!value || json_is_null(value))
                 return 0;
         if (!json_is_string(value))
-                return refuse(reterr, field, "must be a string");
+                return config_refuse(reterr, field, "must be a string");
         if (json_string_length(value) > max)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "VM configuration: %s: longer than %zu bytes", field, max);
         copy = strdup(json_string_value(value));
         if (!copy)
-                return no_memory(reterr);
+                return config_no_memory(reterr);
         free(*ret);
         *ret = copy;
         return 0;
@@ -125,10 +124,10 @@ static int read_path(const json_t *object, const char *key, const char *field, c
                      ferry_error *reterr) {
         int r;
 
-        r = read_string(object, key, field, VM_CONFIG_PATH_MAX, ret, reterr);
+        r = config_read_string(object, key, field, VM_CONFIG_PATH_MAX, ret, reterr);
         if (r < 0 || !*ret)
                 return r;
-        return check_path(*ret, field, reterr);
+        return config_check_path(*ret, field, reterr);
 }
 
 /* A name that becomes a part of a QEMU option: no comma, no '=' and the like. */
@@ -155,11 +154,11 @@ static int read_ifname(const json_t *object, const char *key, const char *field,
         _cleanup_(freep) char *name = NULL;
         int r;
 
-        r = read_string(object, key, field, IFNAME_MAX, &name, reterr);
+        r = config_read_string(object, key, field, IFNAME_MAX, &name, reterr);
         if (r < 0 || !name)
                 return r;
         if (!is_ifname(name))
-                return refuse(reterr, field, "not a network interface name");
+                return config_refuse(reterr, field, "not a network interface name");
         strcpy(ret, name);
         return 0;
 }
@@ -178,20 +177,21 @@ static int read_mac(const json_t *network, char ret[18], ferry_error *reterr) {
         _cleanup_(freep) char *text = NULL;
         int r;
 
-        r = read_string(network, "mac", "network.mac", 17, &text, reterr);
+        r = config_read_string(network, "mac", "network.mac", 17, &text, reterr);
         if (r < 0)
                 return r;
         if (!text)
                 return make_mac(ret, reterr);
         for (size_t i = 0; i < 17; i++)
                 if (i % 3 == 2 ? text[i] != ':' : !isxdigit((unsigned char)text[i]))
-                        return refuse(reterr, "network.mac", "must look like 52:54:00:12:34:56");
+                        return config_refuse(reterr, "network.mac",
+                                             "must look like 52:54:00:12:34:56");
         for (size_t i = 0; i < 18; i++)
                 ret[i] = (char)tolower((unsigned char)text[i]);
         if (strtoul((char[]){ ret[0], ret[1], '\0' }, NULL, 16) & 1)
-                return refuse(reterr, "network.mac", "is a multicast address");
+                return config_refuse(reterr, "network.mac", "is a multicast address");
         if (strcmp(ret, "00:00:00:00:00:00") == 0)
-                return refuse(reterr, "network.mac", "is zero");
+                return config_refuse(reterr, "network.mac", "is zero");
         return 0;
 }
 
@@ -203,8 +203,8 @@ static int read_network(const json_t *root, vm_config *config, ferry_error *rete
         if (!network || json_is_null(network))
                 return 0;
         if (!json_is_object(network))
-                return refuse(reterr, "network", "must be an object or null");
-        r = check_fields(network, "network.", fields, ELEMENTS(fields), reterr);
+                return config_refuse(reterr, "network", "must be an object or null");
+        r = config_check_fields(network, "network.", fields, ELEMENTS(fields), reterr);
         if (r < 0)
                 return r;
         config->has_network = true;
@@ -217,62 +217,6 @@ static int read_network(const json_t *root, vm_config *config, ferry_error *rete
         return read_mac(network, config->mac, reterr);
 }
 
-static int read_disk(const json_t *disk, size_t index, vm_config *config, ferry_error *reterr) {
-        static const char *const fields[] = { "path", "readonly" };
-        vm_config_disk *ret = &config->disks[index];
-        const json_t *readonly;
-        char where[32], field[48];
-        int r;
-
-        snprintf(where, sizeof(where), "disks[%zu]", index);
-        if (!json_is_object(disk))
-                return refuse(reterr, where, "must be an object");
-        snprintf(field, sizeof(field), "%s.", where);
-        r = check_fields(disk, field, fields, ELEMENTS(fields), reterr);
-        if (r < 0)
-                return r;
-        snprintf(field, sizeof(field), "%s.path", where);
-        r = read_path(disk, "path", field, &ret->path, reterr);
-        if (r < 0)
-                return r;
-        if (!ret->path)
-                return refuse(reterr, field, "is missing");
-        readonly = json_object_get(disk, "readonly");
-        snprintf(field, sizeof(field), "%s.readonly", where);
-        if (readonly && !json_is_boolean(readonly))
-                return refuse(reterr, field, "must be true or false");
-        ret->readonly = json_is_true(readonly);
-        return 0;
-}
-
-static int read_disks(const json_t *root, vm_config *config, ferry_error *reterr) {
-        const json_t *disks = json_object_get(root, "disks");
-        size_t n = json_array_size(disks);
-        int r;
-
-        if (!disks)
-                return 0;
-        if (!json_is_array(disks))
-                return refuse(reterr, "disks", "must be an array");
-        if (n > VM_CONFIG_DISKS_MAX)
-                return refuse(reterr, "disks", "too many disks (at most 8)");
-        if (n == 0)
-                return 0;
-        config->disks = calloc(n, sizeof(*config->disks));
-        if (!config->disks)
-                return no_memory(reterr);
-        config->n_disks = n;
-        for (size_t i = 0; i < n; i++) {
-                r = read_disk(json_array_get(disks, i), i, config, reterr);
-                if (r < 0)
-                        return r;
-                for (size_t k = 0; k < i; k++)
-                        if (strcmp(config->disks[k].path, config->disks[i].path) == 0)
-                                return refuse(reterr, "disks", "the same path twice");
-        }
-        return 0;
-}
-
 static int read_boot(const json_t *root, vm_config *config, ferry_error *reterr) {
         int r;
 
@@ -282,16 +226,16 @@ static int read_boot(const json_t *root, vm_config *config, ferry_error *reterr)
         r = read_path(root, "initrd", "initrd", &config->initrd, reterr);
         if (r < 0)
                 return r;
-        r = read_string(root, "cmdline", "cmdline", VM_CONFIG_CMDLINE_MAX, &config->cmdline,
-                        reterr);
+        r = config_read_string(root, "cmdline", "cmdline", VM_CONFIG_CMDLINE_MAX, &config->cmdline,
+                               reterr);
         if (r < 0)
                 return r;
         if (config->kernel)
                 return 0;
         if (config->initrd)
-                return refuse(reterr, "initrd", "needs a kernel");
+                return config_refuse(reterr, "initrd", "needs a kernel");
         if (config->cmdline[0] != '\0')
-                return refuse(reterr, "cmdline", "needs a kernel");
+                return config_refuse(reterr, "cmdline", "needs a kernel");
         return 0;
 }
 
@@ -322,71 +266,77 @@ static int read_machine(const json_t *root, vm_config *config, ferry_error *rete
                        (!name || strcmp(name, accelerator_names[i]) != 0))
                         i++;
                 if (i == _VM_ACCELERATOR_MAX)
-                        return refuse(reterr, "accelerator",
-                                      "must be \"auto\", \"kvm\" or \"tcg\"");
+                        return config_refuse(reterr, "accelerator",
+                                             "must be \"auto\", \"kvm\" or \"tcg\"");
                 config->accelerator = (vm_accelerator)i;
         }
-        r = read_string(root, "cpu", "cpu", VM_CONFIG_NAME_MAX, &config->cpu, reterr);
+        r = config_read_string(root, "cpu", "cpu", VM_CONFIG_NAME_MAX, &config->cpu, reterr);
         if (r < 0)
                 return r;
         if (config->cpu && !is_option_word(config->cpu))
-                return refuse(reterr, "cpu", "must be the name of a CPU model");
+                return config_refuse(reterr, "cpu", "must be the name of a CPU model");
         if (config->cpu && (strcmp(config->cpu, "host") == 0 || strcmp(config->cpu, "max") == 0))
-                return refuse(reterr, "cpu",
-                              "\"host\" and \"max\" differ between hosts: name a model");
-        r = read_string(root, "machine", "machine", VM_CONFIG_NAME_MAX, &config->machine, reterr);
+                return config_refuse(reterr, "cpu",
+                                     "\"host\" and \"max\" differ between hosts: name a model");
+        r = config_read_string(root, "machine", "machine", VM_CONFIG_NAME_MAX, &config->machine,
+                               reterr);
         if (r < 0)
                 return r;
         if (!is_versioned_machine(config->machine) ||
             strncmp(config->machine, "pc-q35-", strlen("pc-q35-")) != 0)
-                return refuse(reterr, "machine",
-                              "must be a versioned q35 machine such as \"pc-q35-7.2\"");
-        r = read_string(root, "qemu", "qemu", VM_CONFIG_PATH_MAX, &config->qemu, reterr);
+                return config_refuse(reterr, "machine",
+                                     "must be a versioned q35 machine such as \"pc-q35-7.2\"");
+        r = config_read_string(root, "qemu", "qemu", VM_CONFIG_PATH_MAX, &config->qemu, reterr);
         if (r < 0)
                 return r;
         if (strchr(config->qemu, '/'))
-                return check_path(config->qemu, "qemu", reterr);
+                return config_check_path(config->qemu, "qemu", reterr);
         if (!is_option_word(config->qemu))
-                return refuse(reterr, "qemu", "must be an absolute path or a program's name");
+                return config_refuse(reterr, "qemu",
+                                     "must be an absolute path or a program's name");
         return 0;
 }
 
-static int read_agent(const json_t *root, vm_config *config, ferry_error *reterr) {
-        const json_t *agent = json_object_get(root, "agent");
+static int read_flag(const json_t *root, const char *field, bool *ret, ferry_error *reterr) {
+        const json_t *value = json_object_get(root, field);
 
-        if (agent && !json_is_boolean(agent))
-                return refuse(reterr, "agent", "must be true or false");
-        config->agent = json_is_true(agent);
+        if (value && !json_is_boolean(value))
+                return config_refuse(reterr, field, "must be true or false");
+        *ret = json_is_true(value);
         return 0;
 }
 
 static int read_config(const json_t *root, vm_config *config, ferry_error *reterr) {
         static const char *const fields[] = {
-                "accelerator", "agent",   "cmdline",   "cpu",     "disks", "initrd",
-                "kernel",      "machine", "memory_mb", "network", "qemu",  "vcpus",
+                "accelerator", "agent",     "cmdline", "cpu",  "disks", "initrd", "kernel",
+                "machine",     "memory_mb", "network", "qemu", "scsi",  "vcpus",
         };
         int r;
 
-        r = check_fields(root, "", fields, ELEMENTS(fields), reterr);
+        r = config_check_fields(root, "", fields, ELEMENTS(fields), reterr);
         if (r < 0)
                 return r;
-        r = read_uint(root, "memory_mb", VM_CONFIG_MEMORY_MIN, VM_CONFIG_MEMORY_MAX,
-                      &config->memory_mb, reterr);
+        r = config_read_uint(root, "memory_mb", "memory_mb", VM_CONFIG_MEMORY_MIN,
+                             VM_CONFIG_MEMORY_MAX, &config->memory_mb, reterr);
         if (r < 0)
                 return r;
-        r = read_uint(root, "vcpus", 1, VM_CONFIG_VCPUS_MAX, &config->vcpus, reterr);
+        r = config_read_uint(root, "vcpus", "vcpus", 1, VM_CONFIG_VCPUS_MAX, &config->vcpus,
+                             reterr);
         if (r < 0)
                 return r;
         r = read_boot(root, config, reterr);
         if (r < 0)
                 return r;
-        r = read_disks(root, config, reterr);
+        r = read_flag(root, "scsi", &config->scsi, reterr);
+        if (r < 0)
+                return r;
+        r = config_read_disks(root, config, reterr);
         if (r < 0)
                 return r;
         r = read_network(root, config, reterr);
         if (r < 0)
                 return r;
-        r = read_agent(root, config, reterr);
+        r = read_flag(root, "agent", &config->agent, reterr);
         if (r < 0)
                 return r;
         return read_machine(root, config, reterr);
@@ -435,7 +385,7 @@ int vm_config_parse(const char *text, size_t n, vm_config **ret, ferry_error *re
                                        "VM configuration: must be a JSON object");
         config = malloc(sizeof(*config));
         if (!config)
-                return no_memory(reterr);
+                return config_no_memory(reterr);
         *config = (vm_config){
                 .memory_mb = MEMORY_DEFAULT,
                 .vcpus = 1,
@@ -444,7 +394,7 @@ int vm_config_parse(const char *text, size_t n, vm_config **ret, ferry_error *re
                 .qemu = strdup(VM_CONFIG_QEMU_DEFAULT),
         };
         if (!config->cmdline || !config->machine || !config->qemu)
-                return no_memory(reterr);
+                return config_no_memory(reterr);
         r = read_config(root, config, reterr);
         if (r < 0)
                 return r;
@@ -474,19 +424,6 @@ static json_t *name_or_null(const char *text) {
         return string_or_null(text[0] != '\0' ? text : NULL);
 }
 
-static json_t *format_disks(const vm_config *config) {
-        json_t *disks = json_array();
-
-        for (size_t i = 0; disks && i < config->n_disks; i++)
-                if (json_array_append_new(disks,
-                                          json_pack("{s:s, s:b}", "path", config->disks[i].path,
-                                                    "readonly", config->disks[i].readonly)) < 0) {
-                        json_decref(disks);
-                        return NULL;
-                }
-        return disks;
-}
-
 static json_t *format_network(const vm_config *config) {
         if (!config->has_network)
                 return json_null();
@@ -502,11 +439,13 @@ int vm_config_format(const vm_config *config, char **ret) {
                          (json_int_t)config->memory_mb, "vcpus", (json_int_t)config->vcpus,
                          "kernel", string_or_null(config->kernel), "initrd",
                          string_or_null(config->initrd), "cmdline", config->cmdline, "disks",
-                         format_disks(config), "network", format_network(config), "accelerator",
-                         accelerator_names[config->accelerator], "cpu", string_or_null(config->cpu),
-                         "machine", config->machine, "qemu", config->qemu);
-        /* absent when off, so that a ferry that does not know the field takes the rest */
-        if (!root || (config->agent && json_object_set_new(root, "agent", json_true()) < 0))
+                         config_format_disks(config), "network", format_network(config),
+                         "accelerator", accelerator_names[config->accelerator], "cpu",
+                         string_or_null(config->cpu), "machine", config->machine, "qemu",
+                         config->qemu);
+        /* absent when off, so that a ferry that does not know the fields takes the rest */
+        if (!root || (config->agent && json_object_set_new(root, "agent", json_true()) < 0) ||
+            (config->scsi && json_object_set_new(root, "scsi", json_true()) < 0))
                 return -ENOMEM;
         text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
         if (!text)

@@ -8,18 +8,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/cleanup.h"
 #include "base/error.h"
 
-#define VM_CONFIG_TEXT_MAX    (256U * 1024)
-#define VM_CONFIG_MEMORY_MIN  16U            /* MiB */
-#define VM_CONFIG_MEMORY_MAX  (4096U * 1024) /* MiB: 4 TiB */
-#define VM_CONFIG_VCPUS_MAX   255U
-#define VM_CONFIG_PATH_MAX    4095U
-#define VM_CONFIG_CMDLINE_MAX 2047U /* x86 COMMAND_LINE_SIZE less NUL */
-#define VM_CONFIG_NAME_MAX    63U   /* cpu, machine */
-#define VM_CONFIG_DISKS_MAX   8U
+#define VM_CONFIG_TEXT_MAX         (256U * 1024)
+#define VM_CONFIG_MEMORY_MIN       16U            /* MiB */
+#define VM_CONFIG_MEMORY_MAX       (4096U * 1024) /* MiB: 4 TiB */
+#define VM_CONFIG_VCPUS_MAX        255U
+#define VM_CONFIG_PATH_MAX         4095U
+#define VM_CONFIG_CMDLINE_MAX      2047U /* x86 COMMAND_LINE_SIZE less NUL */
+#define VM_CONFIG_NAME_MAX         63U   /* cpu, machine */
+#define VM_CONFIG_VIRTIO_DISKS_MAX 8U
+#define VM_CONFIG_SCSI_DISKS_MAX   32U /* scsi_id 0 to 31 */
+#define VM_CONFIG_DISKS_MAX        (VM_CONFIG_VIRTIO_DISKS_MAX + VM_CONFIG_SCSI_DISKS_MAX)
+/* What each of the places that a guest finds it in has room for, wwid being the shortest. */
+#define VM_CONFIG_SERIAL_MAX 20U
 
 #define VM_CONFIG_QEMU_DEFAULT    "qemu-system-x86_64"
 #define VM_CONFIG_MACHINE_DEFAULT "pc-q35-7.2"
@@ -35,16 +40,19 @@ typedef enum vm_accelerator {
 typedef struct vm_config_disk {
         char *path; /* absolute; a raw image or a block device */
         bool readonly;
+        char *serial;     /* what the guest knows it by; NULL: a virtio disk */
+        uint32_t scsi_id; /* only with a serial: its place on the SCSI controller */
 } vm_config_disk;
 
 typedef struct vm_config {
         uint32_t memory_mb;
         uint32_t vcpus;
-        char *kernel;  /* absolute path, or NULL: the firmware boots the first disk */
-        char *initrd;  /* absolute path or NULL */
-        char *cmdline; /* never NULL */
-        vm_config_disk *disks;
+        char *kernel;          /* absolute path, or NULL: the firmware boots the first disk */
+        char *initrd;          /* absolute path or NULL */
+        char *cmdline;         /* never NULL */
+        vm_config_disk *disks; /* virtio disks, which boot, before SCSI disks */
         size_t n_disks;
+        bool scsi; /* a SCSI controller: disks may come and go while the guest runs */
 
         bool has_network;
         char bridge[16]; /* this host's; "" = none in the configuration */
@@ -72,6 +80,22 @@ int vm_config_format(const vm_config *config, char **ret);
 
 int vm_config_dup(const vm_config *config, vm_config **ret);
 vm_config *vm_config_free(vm_config *config);
+
+void vm_config_disk_done(vm_config_disk *disk);
+
+/* QEMU's name for disk `index`, and the one in messages: "disk0", by the index; "scsi7", by the
+ * scsi_id. */
+#define VM_CONFIG_DISK_NAME_SIZE 16
+void vm_config_disk_name(const vm_config *config, size_t index, char ret[VM_CONFIG_DISK_NAME_SIZE]);
+
+/* Adds a SCSI disk (copied) under the rules that a configuration in JSON has to follow. -EINVAL
+ * with an error that names the field; -EEXIST: its path, serial or scsi_id is taken; -ENOMEM. */
+int vm_config_add_disk(vm_config *config, const vm_config_disk *disk, ferry_error *reterr);
+/* The SCSI disk `serial`; -1: none. */
+ssize_t vm_config_find_disk(const vm_config *config, const char *serial);
+/* The lowest scsi_id that no disk has; VM_CONFIG_SCSI_DISKS_MAX when all are taken. */
+uint32_t vm_config_free_scsi_id(const vm_config *config);
+void vm_config_remove_disk(vm_config *config, size_t index);
 
 /* The guest's RAM as it is started; the accelerator must have been resolved. Under TCG 8 KiB less
  * than memory_mb: QEMU before 9.0 loses writes when it migrates a TCG guest whose RAM is a multiple

@@ -39,6 +39,8 @@ typedef struct vm_waiter {
         ferry_error error;
 } vm_waiter;
 
+typedef struct vm_disk_change vm_disk_change;
+
 struct ferry_vm {
         unsigned n_ref; /* the owner's, and one for each of our frames that runs handlers */
         vm_phase phase;
@@ -69,6 +71,7 @@ struct ferry_vm {
         pid_t vcpu_threads[THROTTLE_THREADS];
         size_t n_vcpu_threads; /* 0: not asked for yet */
 
+        vm_disk_change *disk_changes; /* the first is under way */
         vm_waiter *quitting, *later;
         vm_handlers handlers;
         vm_done on_ready;
@@ -89,6 +92,11 @@ void vm_remove_files(ferry_vm *vm);
 typedef void (*vm_threads_done)(ferry_vm *vm, int r, const ferry_error *error, const pid_t *threads,
                                 size_t n, void *userdata);
 int vm_query_threads(ferry_vm *vm, vm_threads_done done, void *userdata);
+
+/* DEVICE_DELETED of the device `name`. */
+void vm_disks_on_deleted(ferry_vm *vm, const char *name);
+/* There is no QMP any more: completes what no answer will complete. */
+void vm_disks_end(ferry_vm *vm);
 
 /* Reports (r, error) at the event loop's next turn. `error` is moved. */
 int vm_report_later(ferry_vm *vm, int r, ferry_error *error, vm_done done, void *userdata);

@@ -110,6 +110,7 @@ ferry_vm *vm_close(ferry_vm *vm) {
         if (orphan)
                 end_process(vm);
         vm->qmp = qmp_client_close(vm->qmp); /* completes the operations that it carries */
+        vm_disks_end(vm);
         waiters_complete(vm, &vm->later, -ECANCELED);
         waiters_complete(vm, &vm->quitting, -ECANCELED);
         vm_unpin(vm);
@@ -221,6 +222,7 @@ static int on_process_exit(sd_event_source *source, int fd, uint32_t revents, vo
          * knows that it was QEMU who went. */
         vm->phase = VM_PHASE_EXITED;
         vm->qmp = qmp_client_close(vm->qmp);
+        vm_disks_end(vm);
         waiters_complete(vm, &vm->later, 0);
         if (vm->phase == VM_PHASE_CLOSED)
                 return 0;
@@ -275,6 +277,7 @@ static void on_qmp_event(qmp_client *client, const qmp_event *event, void *userd
         const vm_handlers *h = &vm->handlers;
         const char *status = json_string_value(json_object_get(event->data, "status"));
         const char *reason = json_string_value(json_object_get(event->data, "reason"));
+        const char *device = json_string_value(json_object_get(event->data, "device"));
         bool guest = json_is_true(json_object_get(event->data, "guest"));
         json_int_t pass = json_integer_value(json_object_get(event->data, "pass"));
 
@@ -299,7 +302,8 @@ static void on_qmp_event(qmp_client *client, const qmp_event *event, void *userd
         } else if (strcmp(event->name, "RESET") == 0) {
                 if (h->on_reset)
                         h->on_reset(vm, guest, vm->userdata);
-        }
+        } else if (strcmp(event->name, "DEVICE_DELETED") == 0 && device)
+                vm_disks_on_deleted(vm, device);
 }
 
 static void on_qmp_disconnect(qmp_client *client, int r, const char *reason, void *userdata) {
@@ -308,6 +312,7 @@ static void on_qmp_disconnect(qmp_client *client, int r, const char *reason, voi
 
         vm_pin(vm);
         vm->qmp = qmp_client_close(vm->qmp);
+        vm_disks_end(vm);
         if (vm->phase == VM_PHASE_CLOSED || !vm->exit_source)
                 return;
         if (vm->phase == VM_PHASE_STARTING && r != -ENOTCONN) {

@@ -205,6 +205,29 @@ int vm_kill(ferry_vm *vm);
 int vm_query_status(ferry_vm *vm, vm_status_done done, void *userdata);
 int vm_query_facts(ferry_vm *vm, vm_facts_done done, void *userdata);
 
+#define VM_SCSI_ID_ANY UINT32_MAX /* the lowest that is free */
+
+typedef struct vm_disk {
+        const char *path; /* absolute; a raw image or a block device */
+        bool readonly;
+        const char *serial; /* 1 to 20 of [A-Za-z0-9-._], what the guest knows it by */
+        uint32_t scsi_id;   /* 0 to 31, or VM_SCSI_ID_ANY */
+} vm_disk;
+
+/* Gives the guest a disk, or takes one away, while it runs or stands still; needs "scsi" in the
+ * configuration. One change after the other, in the order of the calls. In `done` vm_get_config()
+ * has it, or has it no more: keep that, for vm_attach() wants it and a destination is started
+ * from it. The guest is not asked whether it uses a disk that goes.
+ * Besides what is said at the top: -EINVAL, -EEXIST (the path, serial or scsi_id is taken; readers
+ * may share a path), -ENOSPC (VM_SCSI_ID_ANY, and all are taken), -ENOENT (no such disk, or file),
+ * what opening the file gives. After any failure to add, the guest has not got it, and QEMU does
+ * not hold the file; -ENOTCONN and -ETIMEDOUT are unknown as ever. After one to remove,
+ * vm_get_config() says whether the guest has it still. */
+int vm_disk_add(ferry_vm *vm, const vm_disk *disk, vm_done done, void *userdata);
+int vm_disk_remove(ferry_vm *vm, const char *serial, vm_done done, void *userdata);
+/* A change is under way: what vm_get_config() says will not last. */
+bool vm_disks_are_changing(const ferry_vm *vm);
+
 typedef struct vm_migrate_options {
         bool pause_before_switchover;
         bool auto_converge;            /* see vm_set_auto_converge() */
