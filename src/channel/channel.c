@@ -535,17 +535,23 @@ const channel_counters *channel_get_counters(const channel *c) {
 
 /* ---- moving ---- */
 
-void channel_save(const channel_stream *s, channel_stream_state *ret) {
-        const channel_keep *k = s->keep;
+int channel_save_keep(const channel_keep *k, channel_stream_state *ret) {
         size_t n = keep_pending(k);
 
-        *ret = (channel_stream_state){ .id = s->id,
+        if (!channel_keep_is_sound(k))
+                return -EINVAL;
+        *ret = (channel_stream_state){ .id = k->id,
                                        .consumed = k->consumed,
                                        .written = k->written,
                                        .acknowledged = k->acknowledged };
         ret->pending[0] = channel_keep_at(k, k->acknowledged, n, &ret->n_pending[0]);
         ret->pending[1] =
                 channel_keep_at(k, k->acknowledged + ret->n_pending[0], n, &ret->n_pending[1]);
+        return 0;
+}
+
+void channel_save(const channel_stream *s, channel_stream_state *ret) {
+        (void)channel_save_keep(s->keep, ret); /* it was sound when it was opened */
 }
 
 int channel_fill_keep(channel_keep *keep, const channel_stream_state *state, size_t buffer) {

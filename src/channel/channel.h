@@ -114,6 +114,9 @@ typedef struct channel_stream_state {
 /* What another channel needs to take this stream over without loss. What came and was not consumed
  * is not in it: the peer sends it again. */
 void channel_save(const channel_stream *s, channel_stream_state *ret);
+/* The same, of a stream that is not open. The keep was channel_open()'s before, or
+ * channel_fill_keep()'s; -EINVAL when it is neither. */
+int channel_save_keep(const channel_keep *keep, channel_stream_state *ret);
 /* Makes `keep`, of channel_keep_size(buffer) bytes, of it, for channel_open(). -EINVAL when the
  * state contradicts itself or holds more than `buffer`. Follow with channel_port_reset() when all
  * streams are open. */

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/fifos.h"
+#include "cli/pair.h"
 #include "cli/sandbox.h"
 #include "cli/terminal.h"
 #include "exec.ttrpc.h"
@@ -24,6 +25,7 @@
 #define SILENT_USEC (2 * USEC_PER_SEC)
 #define RETRY_MSEC  50
 #define CHUNK       16384U
+#define HOPS_MAX    8U
 #define PATH_GUEST  "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 typedef struct exec_values {
@@ -53,8 +55,8 @@ typedef struct buffer {
 } buffer;
 
 typedef struct execution {
-        const char *root, *name;
-        char *socket;
+        char *root; /* of the host where the sandbox was seen last */
+        const char *name;
         ttrpc_client *shim;
         char id[32];
         bool terminal;
@@ -149,6 +151,7 @@ static int wait_for_end(execution *e, ferry_error *reterr) {
         int r;
 
         q.id = e->id;
+        q.drained = true;
         r = ferry_exec_v1_exec_wait_start(e->shim, &q, NULL, on_ended, e, NULL);
         return r < 0 ? ferry_error_set_errno(reterr, r, "ask the shim") : 0;
 }
@@ -264,45 +267,112 @@ static bool signal_comes(int signals, int msec) {
                got.ssi_signo != SIGWINCH;
 }
 
+/* ---- another shim ---- */
+
+/* 0: this host's shim goes on with the program. -ENOENT: there is no such sandbox; -ESRCH: it does
+ * not know the program; others: perhaps later. */
+static int attach_at(execution *e, const char *root) {
+        Ferry__Exec__V1__AttachRequest q = FERRY__EXEC__V1__ATTACH_REQUEST__INIT;
+        Ferry__Exec__V1__AttachResponse *response = NULL;
+        _cleanup_(freep) char *socket = NULL, *message = NULL;
+        ttrpc_client *shim = NULL;
+        int32_t code = 0;
+        int r;
+
+        if (sandbox_check_exists(root, e->name, NULL) < 0)
+                return -ENOENT;
+        r = sandbox_path(root, e->name, "shim.sock", &socket, NULL);
+        if (r == 0)
+                r = ttrpc_client_connect(socket, &shim);
+        if (r < 0)
+                return r;
+        q.id = e->id;
+        q.in = e->fifos.paths[0];
+        q.out = e->fifos.paths[1];
+        q.err = e->fifos.paths[2];
+        r = ferry_exec_v1_exec_attach_call(shim, &q, &call_options, &code, &message, &response);
+        if (response)
+                ferry__exec__v1__attach_response__free_unpacked(response, NULL);
+        if (r < 0 || code != TTRPC_OK) {
+                ttrpc_client_free(shim);
+                return r < 0 ? r : code == TTRPC_NOT_FOUND ? -ESRCH : -EAGAIN;
+        }
+        e->shim = shim;
+        return 0;
+}
+
+/* Here, or where the sandbox has gone from here. */
+static int attach_somewhere(execution *e) {
+        _cleanup_(freep) char *root = strdup(e->root);
+        int r = root ? 0 : -ENOMEM;
+
+        for (unsigned hops = 0; root && hops < HOPS_MAX; hops++) {
+                char *next;
+
+                r = attach_at(e, root);
+                if (r == 0) {
+                        free(e->root);
+                        e->root = TAKE_PTR(root);
+                        break;
+                }
+                next = r == -ENOENT || r == -ESRCH ? pair_forwarded(root, e->name) : NULL;
+                if (!next)
+                        break;
+                free(root);
+                root = next;
+        }
+        return r;
+}
+
 static void give_up(execution *e, ferry_error *why) {
         e->ended = e->failed = true;
         ferry_error_move(&e->error, why);
 }
 
-/* The shim was killed, or started anew. It, or the next one, goes on with the program; unless the
- * sandbox was stopped. */
+/* What the shim before this one may not have heard. */
+static int go_on(execution *e, ferry_error *reterr) {
+        memset(e->out_waits, 0, sizeof(e->out_waits));
+        if (!e->in_open)
+                close_in(e);
+        if (e->terminal)
+                pass_signal(e, SIGWINCH);
+        return wait_for_end(e, reterr);
+}
+
+/* The shim was killed, or started anew, or the sandbox has moved: another shim goes on with the
+ * program, unless the sandbox was stopped. */
 static void find_shim_again(execution *e) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        uint64_t said = now_usec() + SILENT_USEC;
+        uint64_t began = now_usec();
+        bool said = false;
+        int r;
 
         e->lost = false;
         e->shim = ttrpc_client_free(e->shim);
-        do {
-                if (said && now_usec() > said) {
+        while ((r = attach_somewhere(e)) < 0) {
+                bool late = now_usec() - began > SILENT_USEC;
+
+                if (r == -ENOENT || (r == -ESRCH && late))
+                        ferry_error_set(&error, FERRY_UNAVAILABLE, r,
+                                        "%s has ended, and the program with it", e->name);
+                else if (late && !said) {
                         fprintf(stderr,
                                 "ferry: the shim of %s is gone; the program waits for the next "
                                 "one: `ferry recover %s`\n",
                                 e->name, e->name);
-                        said = 0;
+                        said = true;
                 }
-                if (sandbox_check_exists(e->root, e->name, &error) < 0) {
-                        ferry_error_done(&error);
-                        ferry_error_set(&error, FERRY_UNAVAILABLE, -ENOTCONN,
-                                        "%s has ended, and the program with it", e->name);
-                        give_up(e, &error);
-                        return;
-                }
-                if (signal_comes(e->signals, RETRY_MSEC)) {
+                if (error.code == FERRY_OK && signal_comes(e->signals, RETRY_MSEC))
                         ferry_error_set(&error, FERRY_UNAVAILABLE, -ENOTCONN,
                                         "the shim of %s is gone; the program may still run: "
                                         "`ferry recover %s`, then `ferry ps %s`",
                                         e->name, e->name, e->name);
+                if (error.code != FERRY_OK) {
                         give_up(e, &error);
                         return;
                 }
-        } while (ttrpc_client_connect(e->socket, &e->shim) < 0);
-        memset(e->out_waits, 0, sizeof(e->out_waits));
-        if (wait_for_end(e, &error) < 0)
+        }
+        if (go_on(e, &error) < 0)
                 give_up(e, &error);
 }
 
@@ -362,16 +432,20 @@ static int open_signals(void) {
 }
 
 static int prepare(execution *e, const cli_context *cli, const char *name, ferry_error *reterr) {
+        _cleanup_(freep) char *socket = NULL;
         uint64_t number;
         int r;
 
+        e->root = strdup(cli->root);
+        if (!e->root)
+                return ferry_error_set_errno(reterr, -ENOMEM, "exec");
         if (getrandom(&number, sizeof(number), 0) != (ssize_t)sizeof(number))
                 return ferry_error_set(reterr, FERRY_INTERNAL, -EIO, "no random numbers");
         snprintf(e->id, sizeof(e->id), "exec-%016" PRIx64, number);
-        r = sandbox_path(cli->root, name, "shim.sock", &e->socket, reterr);
+        r = sandbox_path(cli->root, name, "shim.sock", &socket, reterr);
         if (r < 0)
                 return r;
-        r = ttrpc_client_connect(e->socket, &e->shim);
+        r = ttrpc_client_connect(socket, &e->shim);
         if (r < 0)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, r,
                                        "%s has no shim that runs (`ferry recover %s`)", name, name);
@@ -384,7 +458,7 @@ static int prepare(execution *e, const cli_context *cli, const char *name, ferry
 
 static void execution_done(execution *e) {
         ttrpc_client_free(e->shim);
-        free(e->socket);
+        free(e->root);
         fifos_done(&e->fifos);
         fd_close(e->signals);
         ferry_error_done(&e->error);
@@ -392,7 +466,6 @@ static void execution_done(execution *e) {
 
 static cli_exit execute(const cli_context *cli, const exec_values *v, const cli_words *words) {
         _cleanup_(execution_done) execution e = {
-                .root = cli->root,
                 .name = words->words[0],
                 .terminal = v->terminal || (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)),
                 .fifos = FIFOS_INIT,
@@ -442,8 +515,7 @@ const cli_verb cmd_exec = {
         .details =
                 "Needs a VM with \"agent\": true and ferry's guest image. Standard input, output "
                 "and error are\nthe program's; signals are passed on; its exit status is ours "
-                "(128 + N after signal N).\nWhile such a program runs the sandbox cannot be "
-                "migrated.",
+                "(128 + N after signal N).\nIt goes on where the sandbox is moved to.",
         .options = options,
         .n_options = ELEMENTS(options),
         .values_size = sizeof(exec_values),

@@ -167,6 +167,7 @@ static bool clear_leftover(recovery *r, place *p, const place *other) {
             other->status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
                 return false;
         p->shim = rpc_close(p->shim);
+        p->host->operations->forward(p->host, r->name, other->host);
         if (p->host->operations->clear(p->host, r->group, r->name, &error) < 0)
                 fprintf(stderr, "ferry: %s: %s\n", p->host->root, ferry_error_message(&error));
         else

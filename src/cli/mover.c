@@ -330,6 +330,7 @@ int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
         /* Each by itself: the one may be well and the other not. The winner's first. */
         if (place == MOVER_AT_DESTINATION) {
                 r = close_session(m, m->destination, reterr);
+                m->from->operations->forward(m->from, m->name, m->to);
                 e = close_session(m, m->source, &error);
                 if (e == 0)
                         e = m->from->operations->clear(m->from, m->group, m->name, &error);

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/pair.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "base/fd.h"
 #include "cli/sandbox.h"
 
 #define FILE_NAME "migration.json"
 #define FILE_MAX_ 8192U
+#define FOLDER    ".moved"
+#define KEPT_SEC  86400
 
 void pair_remember(const char *root, const char *name, const char *session_id,
                    const char *other_root) {
@@ -45,4 +50,68 @@ char *pair_find(const char *root, const char *name, const char *session_id) {
                 found = strdup(other);
         json_decref(json);
         return found;
+}
+
+/* ---- where it went ---- */
+
+static int open_folder(const char *root, bool make) {
+        _cleanup_(freep) char *path = NULL;
+        int fd;
+
+        if (asprintf(&path, "%s/" FOLDER, root) < 0) {
+                path = NULL;
+                return -ENOMEM;
+        }
+        if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
+                return -errno;
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}
+
+static void drop_old(int folder_fd) {
+        int copy = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *folder = copy < 0 ? NULL : fdopendir(copy);
+        struct dirent *entry;
+        struct stat st;
+
+        while (folder && (entry = readdir(folder)))
+                if (entry->d_name[0] != '.' &&
+                    fstatat(folder_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                    st.st_mtime < time(NULL) - KEPT_SEC)
+                        (void)unlinkat(folder_fd, entry->d_name, 0);
+        if (folder)
+                closedir(folder);
+        else
+                fd_close(copy);
+}
+
+void pair_forward(const char *root, const char *name, const char *other_root) {
+        _cleanup_(closep) int folder = open_folder(root, true);
+
+        if (folder < 0 || sandbox_check_name(name, NULL) < 0)
+                return;
+        drop_old(folder);
+        (void)file_replace(folder, name, other_root, strlen(other_root), 0600, false);
+}
+
+void pair_unforward(const char *root, const char *name) {
+        _cleanup_(closep) int folder = open_folder(root, false);
+
+        if (folder >= 0 && sandbox_check_name(name, NULL) == 0)
+                (void)unlinkat(folder, name, 0);
+}
+
+char *pair_forwarded(const char *root, const char *name) {
+        _cleanup_(closep) int folder = open_folder(root, false);
+        char *text = NULL;
+        size_t n;
+
+        if (folder < 0 || sandbox_check_name(name, NULL) < 0 ||
+            file_read(folder, name, FILE_MAX_, &text, &n) < 0)
+                return NULL;
+        if (n == 0 || text[0] != '/' || memchr(text, '\0', n)) {
+                free(text);
+                return NULL;
+        }
+        return text;
 }

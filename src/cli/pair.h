@@ -14,3 +14,10 @@ void pair_forget(const char *root, const char *name);
 
 /* The other root, for this session or (NULL) for any; NULL when it is not known. Caller frees. */
 char *pair_find(const char *root, const char *name, const char *session_id);
+
+/* Where a sandbox that is not here any more has gone: <root>/.moved/NAME, for those who were busy
+ * with it. A hint too, kept for a day, or until there is a sandbox of that name here again. */
+void pair_forward(const char *root, const char *name, const char *other_root);
+void pair_unforward(const char *root, const char *name);
+/* NULL: not known. Caller frees. */
+char *pair_forwarded(const char *root, const char *name);

@@ -142,6 +142,10 @@ static void remember(peer *p, const char *name, const char *session_id, const pe
                 pair_forget(host_of(p)->root, name);
 }
 
+static void forward(peer *p, const char *name, const peer *other) {
+        pair_forward(host_of(p)->root, name, other->root);
+}
+
 static int clear(peer *p, rpc_group *group, const char *name, ferry_error *reterr) {
         return end_empty_shim(host_of(p), group, name, reterr);
 }
@@ -163,6 +167,7 @@ static const peer_operations operations = {
         .probe_link = probe_link,
         .check_incoming = check_incoming,
         .remember = remember,
+        .forward = forward,
         .give_socket = give_socket,
         .clear = clear,
         .free = local_free,

@@ -36,6 +36,8 @@ typedef struct peer_operations {
                               ferry_error *reterr);
         /* Notes which other host the session is with; `session_id` NULL: none any more. */
         void (*remember)(peer *p, const char *name, const char *session_id, const peer *other);
+        /* The sandbox has left for `other`, for those who look for it here. */
+        void (*forward)(peer *p, const char *name, const peer *other);
         /* Gives a connected socket of ours to this host's shim. The descriptor is borrowed. */
         int (*give_socket)(peer *p, rpc *shim, const char *name, const char *session_id, int fd,
                            ferry_error *reterr);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "cli/pair.h"
 #include "migration/session.h"
 
 #define TAIL_MAX       4096
@@ -104,6 +105,7 @@ int sandbox_make(const char *root, const char *name, ferry_error *reterr) {
         if (mkdir(root, 0700) < 0 && errno != EEXIST)
                 return sandbox_cannot_make(root, reterr);
         if (mkdir(path, 0700) == 0) {
+                pair_unforward(root, name);
                 r = mark(path);
                 return r < 0 ? ferry_error_set_errno(reterr, r, "cannot make %s/" LOCK_FILE, path)
                              : 0;

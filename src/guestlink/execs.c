@@ -33,6 +33,7 @@ static int read_one(const json_t *object, exec_record **ret) {
                 return -EINVAL;
         record->stream = (uint32_t)stream;
         record->terminal = json_is_true(json_object_get(object, "terminal"));
+        record->detached = json_is_true(json_object_get(object, "detached"));
         record->id = strdup(id);
         for (size_t i = 0; i < ELEMENTS(record->stdio); i++) {
                 const char *path = json_string_value(json_array_get(stdio, i));
@@ -87,10 +88,11 @@ int exec_records_write(int dir_fd, const char *name, const char *generation,
         int r = 0;
 
         for (const exec_record *e = records->first; list && r == 0 && e; e = e->next)
-                r = json_array_append_new(list, json_pack("{s:s, s:I, s:b, s:[s?, s?, s?]}", "id",
-                                                          e->id, "stream", (json_int_t)e->stream,
-                                                          "terminal", e->terminal, "stdio",
-                                                          e->stdio[0], e->stdio[1], e->stdio[2]));
+                r = json_array_append_new(
+                        list,
+                        json_pack("{s:s, s:I, s:b, s:b, s:[s?, s?, s?]}", "id", e->id, "stream",
+                                  (json_int_t)e->stream, "terminal", e->terminal, "detached",
+                                  e->detached, "stdio", e->stdio[0], e->stdio[1], e->stdio[2]));
         root = r == 0 ? json_pack("{s:s, s:I, s:O}", "generation", generation, "next_stream",
                                   (json_int_t)records->next_stream, "processes", list)
                       : NULL;

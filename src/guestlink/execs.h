@@ -13,6 +13,7 @@ typedef struct exec_record {
         char *id;
         uint32_t stream;
         bool terminal;
+        bool detached;  /* its streams wait for FIFOs */
         char *stdio[3]; /* paths; NULL: none */
 } exec_record;
 

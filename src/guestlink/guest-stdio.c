@@ -20,6 +20,7 @@ struct guest_stdio {
         guest_port *streams;
         channel_stream *stream[2];
         way in, out, err;
+        bool frozen;
         sd_event_source *end; /* tells on_end, from the loop */
         void (*on_end)(guest_stdio *s, void *userdata);
         void *userdata;
@@ -48,6 +49,8 @@ static void read_in(way *w) {
         uint8_t buffer[16384];
         size_t room;
 
+        if (w->owner->frozen)
+                return;
         while (!w->ended && w->fd >= 0 && (room = channel_room(w->stream)) > 0) {
                 ssize_t k = read(w->fd, buffer, room < sizeof(buffer) ? room : sizeof(buffer));
 
@@ -62,6 +65,14 @@ static void read_in(way *w) {
         guest_port_kick(w->owner->streams);
 }
 
+/* At the beginning, and when something has changed. */
+static void go_on_in(way *w) {
+        if (w->fd >= 0)
+                read_in(w); /* now, or when there is room */
+        else if (w->closing && !w->owner->frozen)
+                end_in(w);
+}
+
 static void check_end(guest_stdio *s) {
         if (s->out.ended && s->err.ended)
                 (void)sd_event_source_set_enabled(s->end, SD_EVENT_ONESHOT);
@@ -72,6 +83,8 @@ static void write_out(way *w) {
         bool end = false;
         size_t n;
 
+        if (w->owner->frozen)
+                return;
         while ((data = channel_peek(w->stream, &n, &end)) && n > 0) {
                 ssize_t k = w->fd >= 0 ? write(w->fd, data, n) : (ssize_t)n;
 
@@ -182,6 +195,8 @@ int guest_stdio_new(guest_port *streams, sd_event *event, const guest_stdio_spec
         r = open_all(s, event, spec);
         if (r < 0)
                 return r;
+        s->in.closing = s->in.fd < 0;
+        go_on_in(&s->in);
         /* streams taken over may have come to their end already */
         write_out(&s->out);
         if (spec->has_err)
@@ -206,8 +221,30 @@ guest_stdio *guest_stdio_free(guest_stdio *s) {
 
 void guest_stdio_close_in(guest_stdio *s) {
         s->in.closing = true;
-        if (s->in.fd >= 0)
-                read_in(&s->in); /* now, or when there is room */
-        else
-                end_in(&s->in);
+        go_on_in(&s->in);
+}
+
+static void set_enabled(const way *w, bool on) {
+        if (w->io)
+                (void)sd_event_source_set_enabled(w->io, on ? SD_EVENT_ON : SD_EVENT_OFF);
+}
+
+void guest_stdio_freeze(guest_stdio *s) {
+        s->frozen = true;
+        set_enabled(&s->in, false);
+        set_enabled(&s->out, false);
+        set_enabled(&s->err, false);
+}
+
+void guest_stdio_thaw(guest_stdio *s) {
+        if (!s->frozen)
+                return;
+        s->frozen = false;
+        set_enabled(&s->in, true);
+        set_enabled(&s->out, true);
+        set_enabled(&s->err, true);
+        go_on_in(&s->in);
+        write_out(&s->out);
+        if (s->stream[1])
+                write_out(&s->err);
 }

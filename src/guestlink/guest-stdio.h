@@ -33,4 +33,8 @@ guest_stdio *guest_stdio_free(guest_stdio *s);
 /* Standard input ends after what was read so far, whatever the descriptor still has. */
 void guest_stdio_close_in(guest_stdio *s);
 
+/* Nothing is taken from the descriptors or given to them, until guest_stdio_thaw(). */
+void guest_stdio_freeze(guest_stdio *s);
+void guest_stdio_thaw(guest_stdio *s);
+
 DEFINE_CLEANUP(guest_stdio *, guest_stdio_free)

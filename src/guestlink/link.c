@@ -131,6 +131,16 @@ guest_link *guest_link_free(guest_link *l) {
         return NULL;
 }
 
+void guest_link_freeze(guest_link *l) {
+        guest_port_freeze(l->control);
+        guest_port_freeze(l->streams);
+}
+
+void guest_link_thaw(guest_link *l) {
+        guest_port_thaw(l->control);
+        guest_port_thaw(l->streams);
+}
+
 ttrpc_client *guest_link_client(const guest_link *l) {
         return l->client;
 }

@@ -16,6 +16,10 @@ int guest_link_new(sd_event *event, const char *state_dir, guest_link **ret);
 /* Calls under way end with -ENOTCONN. Streams on it must be gone. */
 guest_link *guest_link_free(guest_link *l);
 
+/* The guest stands, and may be another host's next: what it and we have said stays as it is. */
+void guest_link_freeze(guest_link *l);
+void guest_link_thaw(guest_link *l);
+
 /* For the stubs of agent.ttrpc.h. Give calls a timeout: nobody answers before the guest is up. */
 ttrpc_client *guest_link_client(const guest_link *l);
 guest_port *guest_link_streams(const guest_link *l);

@@ -18,6 +18,7 @@ struct guest_port {
         char *path;
         channel *channel;
         int fd;
+        bool frozen;
         sd_event_source *io, *retry, *deadline, *flush;
 };
 
@@ -38,7 +39,7 @@ static void flush(guest_port *p) {
         size_t n;
 
         (void)sd_event_source_set_enabled(p->flush, SD_EVENT_OFF);
-        if (p->fd < 0)
+        if (p->fd < 0 || p->frozen)
                 return;
         while ((n = channel_output(p->channel, now_usec(), &data)) > 0) {
                 ssize_t k = send(p->fd, data, n, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -61,7 +62,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
         guest_port *p = userdata;
         uint8_t buffer[BUFFER_SIZE];
 
-        for (int i = 0; i < READS_MAX && (revents & (EPOLLIN | EPOLLHUP)); i++) {
+        for (int i = 0; i < READS_MAX && !p->frozen && (revents & (EPOLLIN | EPOLLHUP)); i++) {
                 ssize_t k = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
 
                 if (k > 0)
@@ -79,6 +80,8 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 static void try_connect(guest_port *p) {
         int r;
 
+        if (p->frozen)
+                return;
         r = unix_connect(p->path, &p->fd);
         if (r < 0) {
                 arm(p->retry, now_usec() + RETRY_USEC);
@@ -164,6 +167,23 @@ channel *guest_port_channel(const guest_port *p) {
 
 void guest_port_kick(guest_port *p) {
         (void)sd_event_source_set_enabled(p->flush, SD_EVENT_ONESHOT);
+}
+
+void guest_port_freeze(guest_port *p) {
+        p->frozen = true;
+        if (p->io)
+                (void)sd_event_source_set_enabled(p->io, SD_EVENT_OFF);
+}
+
+void guest_port_thaw(guest_port *p) {
+        if (!p->frozen)
+                return;
+        p->frozen = false;
+        if (p->io)
+                (void)sd_event_source_set_enabled(p->io, SD_EVENT_ON);
+        else
+                try_connect(p);
+        guest_port_kick(p);
 }
 
 void guest_port_resume(guest_port *p) {

@@ -20,6 +20,10 @@ channel *guest_port_channel(const guest_port *p);
 /* After channel_write(), channel_end(), channel_consume() outside the channel's own handlers. */
 void guest_port_kick(guest_port *p);
 
+/* Nothing is read or written any more, until guest_port_thaw(). */
+void guest_port_freeze(guest_port *p);
+void guest_port_thaw(guest_port *p);
+
 /* Streams were taken over: asks the guest at once for what is missing. */
 void guest_port_resume(guest_port *p);
 

@@ -1,75 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-#include "guestlink/processes.h"
-
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "agent.ttrpc.h"
-#include "base/clock.h"
 #include "base/fd.h"
-#include "base/log.h"
-#include "guestlink/execs.h"
-#include "guestlink/guest-stdio.h"
-#include "guestlink/keeps.h"
-#include "guestlink/link.h"
+#include "guestlink/processes-internal.h"
 
-#define CALL_USEC (30 * USEC_PER_SEC)
 #define WAITS_MAX 1024U
 
-static const ttrpc_call_options call_options = { .timeout_usec = CALL_USEC };
-
-struct guest_process {
-        guest_process *next;
-        guest_processes *owner;
-        exec_record *record; /* in the owner's list */
-        guest_stdio *io;
-        bool ended;
-        uint32_t pid, exit_status;
-        uint64_t exited_at_usec;
-};
-
-/* Somebody who waits for a program's end. */
-typedef struct waiting {
-        struct waiting *next;
-        const guest_process *process;
-        guest_done done;
-        void *userdata;
-} waiting;
-
-struct guest_processes {
-        sd_event *event;
-        int dir_fd;
-        char *generation;
-        guest_link *link;
-        guest_keeps *keeps;
-        exec_records records;
-        guest_process *first;
-        size_t n;
-        waiting *waits;
-        size_t n_waits;
-        bool closing;
-};
-
-/* A call under way. */
-typedef struct operation {
-        guest_processes *owner;
-        char id[GUEST_PROCESS_ID_MAX + 1];
-        guest_done done; /* NULL: nobody asked */
-        void *userdata;
-} operation;
+const ttrpc_call_options guest_call_options = { .timeout_usec = GUEST_CALL_USEC };
 
 /* ---- the table ---- */
 
-static guest_process *find(const guest_processes *g, const char *id) {
+guest_process *guest_process_find(const guest_processes *g, const char *id) {
         for (guest_process *p = g->first; p; p = p->next)
                 if (strcmp(p->record->id, id) == 0)
                         return p;
         return NULL;
 }
 
-static guest_process *need(const guest_processes *g, const char *id, ferry_error *reterr) {
-        guest_process *p = find(g, id);
+guest_process *guest_process_need(const guest_processes *g, const char *id, ferry_error *reterr) {
+        guest_process *p = guest_process_find(g, id);
 
         if (!p)
                 ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT, "no program '%.128s' was started",
@@ -81,6 +32,7 @@ static guest_process_info info_of(const guest_process *p) {
         return (guest_process_info){ .id = p->record->id,
                                      .pid = p->pid,
                                      .terminal = p->record->terminal,
+                                     .detached = p->record->detached,
                                      .ended = p->ended,
                                      .exit_status = p->exit_status,
                                      .exited_at_usec = p->exited_at_usec };
@@ -100,21 +52,29 @@ void guest_processes_list(const guest_processes *g,
         }
 }
 
-static void save(guest_processes *g) {
+void guest_processes_save(guest_processes *g) {
         int r = exec_records_write(g->dir_fd, GUEST_EXECS_FILE, g->generation, &g->records);
 
         if (r < 0)
                 log_warning("%s: %s", GUEST_EXECS_FILE, strerror(-r));
 }
 
+/* Its end is not told to who wants its output whole before all of that is there. */
+static bool is_over(const guest_process *p, bool drained) {
+        bool has_output = p->io || p->record->detached;
+
+        return p->ended && (!drained || p->drained || !has_output);
+}
+
+/* All of them when it failed, else those that have what they wait for. */
 static void end_waits(guest_processes *g, const guest_process *p, int r, const ferry_error *error) {
         guest_process_info info = info_of(p);
-        waiting **at = &g->waits;
+        guest_waiting **at = &g->waits;
 
         while (*at) {
-                waiting *w = *at;
+                guest_waiting *w = *at;
 
-                if (w->process != p) {
+                if (w->process != p || (r == 0 && !is_over(p, w->drained))) {
                         at = &w->next;
                         continue;
                 }
@@ -151,7 +111,7 @@ static void drop(guest_processes *g, guest_process *p) {
 
 /* ---- the agent's answers ---- */
 
-static int judge(int r, const ttrpc_status *status, ferry_error *error) {
+int guest_judge(int r, const ttrpc_status *status, ferry_error *error) {
         if (r == -ETIMEDOUT)
                 return ferry_error_set(error, FERRY_DEADLINE_EXCEEDED, r,
                                        "the guest's agent does not answer: is it still booting, "
@@ -166,7 +126,7 @@ static int judge(int r, const ttrpc_status *status, ferry_error *error) {
 }
 
 /* Frees the operation. */
-static void finish(operation *o, int r, const ferry_error *error, const guest_process *p) {
+static void finish(guest_operation *o, int r, const ferry_error *error, const guest_process *p) {
         guest_process_info info;
 
         if (p)
@@ -176,13 +136,13 @@ static void finish(operation *o, int r, const ferry_error *error, const guest_pr
         free(o);
 }
 
-static operation *operation_new(guest_processes *g, const char *id, guest_done done,
-                                void *userdata) {
-        operation *o = calloc(1, sizeof(*o));
+static guest_operation *operation_new(guest_processes *g, const char *id, guest_done done,
+                                      void *userdata) {
+        guest_operation *o = calloc(1, sizeof(*o));
 
         if (!o)
                 return NULL;
-        *o = (operation){ .owner = g, .done = done, .userdata = userdata };
+        *o = (guest_operation){ .owner = g, .done = done, .userdata = userdata };
         snprintf(o->id, sizeof(o->id), "%s", id);
         return o;
 }
@@ -190,13 +150,13 @@ static operation *operation_new(guest_processes *g, const char *id, guest_done d
 static void on_ended(int r, const ttrpc_status *status,
                      const Ferry__Agent__V1__WaitResponse *response, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        _cleanup_(freep) operation *o = userdata;
+        _cleanup_(freep) guest_operation *o = userdata;
         guest_processes *g = o->owner;
-        guest_process *p = find(g, o->id);
+        guest_process *p = guest_process_find(g, o->id);
 
         if (!p || g->closing)
                 return;
-        r = judge(r, status, &error);
+        r = guest_judge(r, status, &error);
         if (r == 0) {
                 p->ended = true;
                 p->exit_status = response->exit_status;
@@ -205,7 +165,7 @@ static void on_ended(int r, const ttrpc_status *status,
         } else if (error.code == FERRY_NOT_FOUND) {
                 /* the shim before this one died before it had started it */
                 drop(g, p);
-                save(g);
+                guest_processes_save(g);
         } else
                 end_waits(g, p, r, &error);
 }
@@ -213,7 +173,7 @@ static void on_ended(int r, const ttrpc_status *status,
 /* From here on its end is known as soon as it comes. */
 static int watch(guest_process *p) {
         Ferry__Agent__V1__WaitRequest request = FERRY__AGENT__V1__WAIT_REQUEST__INIT;
-        operation *o = operation_new(p->owner, p->record->id, NULL, NULL);
+        guest_operation *o = operation_new(p->owner, p->record->id, NULL, NULL);
         int r;
 
         if (!o)
@@ -229,6 +189,10 @@ static int watch(guest_process *p) {
 /* ---- starting ---- */
 
 static void on_io_end(guest_stdio *io, void *userdata) {
+        guest_process *p = userdata;
+
+        p->drained = true;
+        end_waits(p->owner, p, 0, NULL);
 }
 
 /* Both ends of a FIFO, so that neither waits for the other side, nor sees it go. */
@@ -240,7 +204,7 @@ static int open_fifo(const char *path, int *ret) {
         return *ret < 0 ? -errno : 0;
 }
 
-static int open_io(guest_process *p, const char **ret_bad) {
+int guest_process_open_io(guest_process *p, const char **ret_bad) {
         guest_processes *g = p->owner;
         const exec_record *e = p->record;
         int fds[3] = { -EBADF, -EBADF, -EBADF }, r = 0;
@@ -302,12 +266,12 @@ static int make_record(guest_processes *g, const guest_process_spec *spec, exec_
 static void on_started(int r, const ttrpc_status *status,
                        const Ferry__Agent__V1__StartResponse *response, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        operation *o = userdata;
+        guest_operation *o = userdata;
         guest_processes *g = o->owner;
-        guest_process *p = find(g, o->id);
+        guest_process *p = guest_process_find(g, o->id);
         bool answered = r == 0;
 
-        r = judge(r, status, &error);
+        r = guest_judge(r, status, &error);
         if (r == 0 && p) {
                 p->pid = response->pid;
                 r = watch(p);
@@ -316,14 +280,14 @@ static void on_started(int r, const ttrpc_status *status,
         } else if (answered && p && !g->closing) {
                 /* it does not run: nothing of it stays */
                 drop(g, p);
-                save(g);
+                guest_processes_save(g);
                 p = NULL;
         } else if (p && !g->closing)
                 (void)watch(p); /* it may run */
         finish(o, r, &error, r < 0 ? NULL : p);
 }
 
-static int ask_start(guest_process *p, const guest_process_spec *spec, operation *o) {
+static int ask_start(guest_process *p, const guest_process_spec *spec, guest_operation *o) {
         Ferry__Agent__V1__StartRequest q = FERRY__AGENT__V1__START_REQUEST__INIT;
 
         q.id = (char *)spec->id;
@@ -339,7 +303,7 @@ static int ask_start(guest_process *p, const guest_process_spec *spec, operation
         q.columns = spec->columns;
         q.stream = p->record->stream;
         return ferry_agent_v1_agent_start_start(guest_link_client(p->owner->link), &q,
-                                                &call_options, on_started, o, NULL);
+                                                &guest_call_options, on_started, o, NULL);
 }
 
 int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done done, void *userdata,
@@ -347,13 +311,13 @@ int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done do
         exec_record *record = NULL;
         const char *bad = NULL;
         guest_process *p;
-        operation *o;
+        guest_operation *o;
         int r;
 
         if (strlen(spec->id) == 0 || strlen(spec->id) > GUEST_PROCESS_ID_MAX)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "an id has 1 to %u letters", GUEST_PROCESS_ID_MAX);
-        if (find(g, spec->id))
+        if (guest_process_find(g, spec->id))
                 return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
                                        "there is a program '%s' already", spec->id);
         if (g->n == GUEST_PROCESSES_MAX)
@@ -370,15 +334,15 @@ int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done do
         g->records.first = record;
         g->records.next_stream += 2;
         o = operation_new(g, spec->id, done, userdata);
-        r = o ? open_io(p, &bad) : -ENOMEM;
+        r = o ? guest_process_open_io(p, &bad) : -ENOMEM;
         if (r == 0) {
-                save(g);
+                guest_processes_save(g);
                 r = ask_start(p, spec, o);
         }
         if (r < 0) {
                 free(o);
                 drop(g, p);
-                save(g);
+                guest_processes_save(g);
                 return ferry_error_set_errno(reterr, r, "%s", bad ? bad : "exec");
         }
         return 0;
@@ -386,14 +350,14 @@ int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done do
 
 /* ---- the rest ---- */
 
-int guest_wait(guest_processes *g, const char *id, guest_done done, void *userdata,
+int guest_wait(guest_processes *g, const char *id, bool drained, guest_done done, void *userdata,
                ferry_error *reterr) {
-        guest_process *p = need(g, id, reterr);
-        waiting *w;
+        guest_process *p = guest_process_need(g, id, reterr);
+        guest_waiting *w;
 
         if (!p)
                 return -ENOENT;
-        if (p->ended) {
+        if (is_over(p, drained)) {
                 guest_process_info info = info_of(p);
 
                 done(0, NULL, &info, userdata);
@@ -403,17 +367,21 @@ int guest_wait(guest_processes *g, const char *id, guest_done done, void *userda
         if (!w)
                 return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENOMEM,
                                        "too many wait already");
-        *w = (waiting){ .next = g->waits, .process = p, .done = done, .userdata = userdata };
+        *w = (guest_waiting){ .next = g->waits,
+                              .process = p,
+                              .drained = drained,
+                              .done = done,
+                              .userdata = userdata };
         g->waits = w;
         g->n_waits++;
         return 0;
 }
 
 void guest_wait_forget(guest_processes *g, void *userdata) {
-        waiting **at = &g->waits;
+        guest_waiting **at = &g->waits;
 
         while (*at) {
-                waiting *w = *at;
+                guest_waiting *w = *at;
 
                 if (w->userdata != userdata) {
                         at = &w->next;
@@ -429,7 +397,7 @@ static void on_signalled(int r, const ttrpc_status *status,
                          const Ferry__Agent__V1__SignalResponse *response, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
-        r = judge(r, status, &error);
+        r = guest_judge(r, status, &error);
         finish(userdata, r, &error, NULL);
 }
 
@@ -437,29 +405,29 @@ static void on_resized(int r, const ttrpc_status *status,
                        const Ferry__Agent__V1__ResizeResponse *response, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
-        r = judge(r, status, &error);
+        r = guest_judge(r, status, &error);
         finish(userdata, r, &error, NULL);
 }
 
 static void on_deleted(int r, const ttrpc_status *status,
                        const Ferry__Agent__V1__DeleteResponse *response, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        operation *o = userdata;
-        guest_process *p = find(o->owner, o->id);
+        guest_operation *o = userdata;
+        guest_process *p = guest_process_find(o->owner, o->id);
 
-        r = judge(r, status, &error);
+        r = guest_judge(r, status, &error);
         if (r < 0 && error.code == FERRY_NOT_FOUND) {
                 ferry_error_done(&error);
                 r = 0;
         }
         if (r == 0 && p && !o->owner->closing) {
                 drop(o->owner, p);
-                save(o->owner);
+                guest_processes_save(o->owner);
         }
         finish(o, r, &error, NULL);
 }
 
-static int started(operation *o, int r, ferry_error *reterr) {
+static int started(guest_operation *o, int r, ferry_error *reterr) {
         if (r == 0)
                 return 0;
         free(o);
@@ -469,8 +437,8 @@ static int started(operation *o, int r, ferry_error *reterr) {
 int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done done,
                  void *userdata, ferry_error *reterr) {
         Ferry__Agent__V1__SignalRequest q = FERRY__AGENT__V1__SIGNAL_REQUEST__INIT;
-        guest_process *p = need(g, id, reterr);
-        operation *o;
+        guest_process *p = guest_process_need(g, id, reterr);
+        guest_operation *o;
 
         if (!p)
                 return -ENOENT;
@@ -479,7 +447,8 @@ int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done
         q.signal = number;
         return started(o,
                        o ? ferry_agent_v1_agent_signal_start(guest_link_client(g->link), &q,
-                                                             &call_options, on_signalled, o, NULL)
+                                                             &guest_call_options, on_signalled, o,
+                                                             NULL)
                          : -ENOMEM,
                        reterr);
 }
@@ -487,8 +456,8 @@ int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done
 int guest_resize(guest_processes *g, const char *id, uint32_t rows, uint32_t columns,
                  guest_done done, void *userdata, ferry_error *reterr) {
         Ferry__Agent__V1__ResizeRequest q = FERRY__AGENT__V1__RESIZE_REQUEST__INIT;
-        guest_process *p = need(g, id, reterr);
-        operation *o;
+        guest_process *p = guest_process_need(g, id, reterr);
+        guest_operation *o;
 
         if (!p)
                 return -ENOENT;
@@ -498,16 +467,20 @@ int guest_resize(guest_processes *g, const char *id, uint32_t rows, uint32_t col
         q.columns = columns;
         return started(o,
                        o ? ferry_agent_v1_agent_resize_start(guest_link_client(g->link), &q,
-                                                             &call_options, on_resized, o, NULL)
+                                                             &guest_call_options, on_resized, o,
+                                                             NULL)
                          : -ENOMEM,
                        reterr);
 }
 
 int guest_close_in(guest_processes *g, const char *id, ferry_error *reterr) {
-        guest_process *p = need(g, id, reterr);
+        guest_process *p = guest_process_need(g, id, reterr);
 
         if (!p)
                 return -ENOENT;
+        if (!p->io)
+                return ferry_error_set(reterr, FERRY_UNAVAILABLE, -ENOTCONN,
+                                       "'%s' is not attached to anything here yet", id);
         guest_stdio_close_in(p->io);
         return 0;
 }
@@ -515,8 +488,8 @@ int guest_close_in(guest_processes *g, const char *id, ferry_error *reterr) {
 int guest_delete(guest_processes *g, const char *id, guest_done done, void *userdata,
                  ferry_error *reterr) {
         Ferry__Agent__V1__DeleteRequest q = FERRY__AGENT__V1__DELETE_REQUEST__INIT;
-        guest_process *p = need(g, id, reterr);
-        operation *o;
+        guest_process *p = guest_process_need(g, id, reterr);
+        guest_operation *o;
 
         if (!p)
                 return -ENOENT;
@@ -527,15 +500,16 @@ int guest_delete(guest_processes *g, const char *id, guest_done done, void *user
         q.id = p->record->id;
         return started(o,
                        o ? ferry_agent_v1_agent_delete_start(guest_link_client(g->link), &q,
-                                                             &call_options, on_deleted, o, NULL)
+                                                             &guest_call_options, on_deleted, o,
+                                                             NULL)
                          : -ENOMEM,
                        reterr);
 }
 
 /* ---- beginning and end ---- */
 
-/* What the shim before this one left. A FIFO that is not there any more has no reader either: the
- * program's bytes are thrown away, as its reader would have had it. */
+/* What the shim before this one left, or another host. A FIFO that is not there any more has no
+ * reader either: the program's bytes are thrown away, as its reader would have had it. */
 static void take_over(guest_processes *g) {
         exec_record *e = g->records.first;
 
@@ -546,14 +520,14 @@ static void take_over(guest_processes *g) {
                 int r;
 
                 r = add(g, e, &p);
-                if (r == 0)
-                        r = open_io(p, &bad);
+                if (r == 0 && !e->detached)
+                        r = guest_process_open_io(p, &bad);
                 if (r < 0 && bad) {
                         for (size_t i = 0; i < ELEMENTS(e->stdio); i++) {
                                 free(e->stdio[i]);
                                 e->stdio[i] = NULL;
                         }
-                        r = open_io(p, &bad);
+                        r = guest_process_open_io(p, &bad);
                 }
                 if (r == 0)
                         r = watch(p);

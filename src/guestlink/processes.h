@@ -37,6 +37,7 @@ typedef struct guest_process_info {
         const char *id;
         uint32_t pid;
         bool terminal, ended;
+        bool detached; /* came from another host, and waits for guest_attach() */
         uint32_t exit_status;
         uint64_t exited_at_usec;
 } guest_process_info;
@@ -63,7 +64,8 @@ void guest_processes_list(const guest_processes *g,
 /* Negative: refused, `done` is not called. */
 int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done done, void *userdata,
                ferry_error *reterr);
-int guest_wait(guest_processes *g, const char *id, guest_done done, void *userdata,
+/* `drained`: not before all of its output was delivered too. */
+int guest_wait(guest_processes *g, const char *id, bool drained, guest_done done, void *userdata,
                ferry_error *reterr);
 /* `userdata`'s waits end without a word. */
 void guest_wait_forget(guest_processes *g, void *userdata);
@@ -76,5 +78,26 @@ int guest_close_in(guest_processes *g, const char *id, ferry_error *reterr);
 /* Of a program that has ended. */
 int guest_delete(guest_processes *g, const char *id, guest_done done, void *userdata,
                  ferry_error *reterr);
+
+/* ---- moving.c: to another host and back ---- */
+
+#define GUEST_CARRIED_MAX (16U << 20)
+
+/* The guest stands, and may be another host's next: what that host needs to go on with the
+ * programs and their streams (guest.proto); caller frees; NULL and 0: there is nothing. From here
+ * on no byte goes to or from the guest. Asked again it says the same. */
+int guest_processes_carry(guest_processes *g, uint8_t **ret, size_t *ret_n);
+/* It runs on here after all. */
+void guest_processes_stay(guest_processes *g);
+/* From another host: puts it where guest_processes_new() finds it. -EINVAL, and nothing is
+ * written, when it makes no sense. */
+int guest_processes_arrive(int dir_fd, const char *generation, const uint8_t *data, size_t n,
+                           ferry_error *reterr);
+/* Gives a program's streams other FIFOs: where a detached one goes on, without a byte lost. */
+int guest_attach(guest_processes *g, const char *id, const char *const stdio[3],
+                 ferry_error *reterr);
+/* The guest has stood or was moved: its clock, its random numbers, and with `announce` its
+ * neighbours learn of it. Tells the log when the agent does not answer. */
+void guest_moved(guest_processes *g, bool announce);
 
 DEFINE_CLEANUP(guest_processes *, guest_processes_free)

@@ -49,8 +49,8 @@ struct sandbox {
                 void (*on_change)(void *userdata);
                 void *userdata;
         } listeners[LISTENERS_MAX];
-        int (*export_check)(void *userdata, ferry_error *reterr);
-        void *export_userdata;
+        sandbox_guest guest;
+        void *guest_userdata;
 };
 
 bool sandbox_id_is_valid(const char *id) {
@@ -138,14 +138,26 @@ void sandbox_remove_on_change(sandbox *sb, const void *userdata) {
                         sb->listeners[i].on_change = NULL;
 }
 
-void sandbox_set_export_check(sandbox *sb, int (*check)(void *userdata, ferry_error *reterr),
-                              void *userdata) {
-        sb->export_check = check;
-        sb->export_userdata = userdata;
+void sandbox_set_guest(sandbox *sb, const sandbox_guest *guest, void *userdata) {
+        sb->guest = guest ? *guest : (sandbox_guest){ .carry = NULL };
+        sb->guest_userdata = userdata;
 }
 
 int sandbox_check_export(sandbox *sb, ferry_error *reterr) {
-        return sb->export_check ? sb->export_check(sb->export_userdata, reterr) : 0;
+        return sb->guest.check_export ? sb->guest.check_export(sb->guest_userdata, reterr) : 0;
+}
+
+int sandbox_carry_guest(sandbox *sb, uint8_t **ret, size_t *ret_n) {
+        *ret = NULL;
+        *ret_n = 0;
+        return sb->guest.carry ? sb->guest.carry(sb->guest_userdata, ret, ret_n) : 0;
+}
+
+int sandbox_guest_arrives(sandbox *sb, const uint8_t *data, size_t n, ferry_error *reterr) {
+        if (sb->guest.arrive)
+                return sb->guest.arrive(sb->guest_userdata, data, n, reterr);
+        return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
+                               "nobody here knows what to do with the guest's programs");
 }
 
 const char *sandbox_state_dir(const sandbox *sb) {

@@ -52,11 +52,24 @@ sandbox *sandbox_free(sandbox *sb);
 void sandbox_add_on_change(sandbox *sb, void (*on_change)(void *userdata), void *userdata);
 void sandbox_remove_on_change(sandbox *sb, const void *userdata);
 
-/* Asked before a session is opened at the source: negative, with a reason, when something that
- * session.c does not know of cannot be moved. Nothing has been changed by then. */
-void sandbox_set_export_check(sandbox *sb, int (*check)(void *userdata, ferry_error *reterr),
-                              void *userdata);
+/* Who knows what runs in the guest. Each may be NULL. */
+typedef struct sandbox_guest {
+        /* Asked before a session is opened at the source: negative, with a reason, when something
+         * cannot be moved. Nothing has been changed by then. */
+        int (*check_export)(void *userdata, ferry_error *reterr);
+        /* The guest stands and may be the other host's next: what that one needs to know of it
+         * (caller frees; NULL and 0: nothing). Nothing goes to or from the guest until it is seen
+         * to run here again. */
+        int (*carry)(void *userdata, uint8_t **ret, size_t *ret_n);
+        /* The source's, at the destination, before that one owns the guest. */
+        int (*arrive)(void *userdata, const uint8_t *data, size_t n, ferry_error *reterr);
+} sandbox_guest;
+
+/* NULL: nobody. `guest` is copied. */
+void sandbox_set_guest(sandbox *sb, const sandbox_guest *guest, void *userdata);
 int sandbox_check_export(sandbox *sb, ferry_error *reterr);
+int sandbox_carry_guest(sandbox *sb, uint8_t **ret, size_t *ret_n);
+int sandbox_guest_arrives(sandbox *sb, const uint8_t *data, size_t n, ferry_error *reterr);
 
 /* Boots a VM. `done` comes when the guest runs. Refused (-EBUSY) when there is one. */
 int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,

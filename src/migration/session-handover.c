@@ -75,7 +75,14 @@ static int send_lost(mig_link *link, const char *reason) {
 void session_say_offer(session *s) {
         Ferry__Handover__V1__Offer offer = FERRY__HANDOVER__V1__OFFER__INIT;
         mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        int r;
 
+        r = session_send_guest(s);
+        if (r < 0) {
+                session_set_reason(s, FERRY_INTERNAL, "the guest's programs: %s", strerror(-r));
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+                return;
+        }
         m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER;
         m.offer = &offer;
         (void)send_message(s, &m);
@@ -231,7 +238,11 @@ static void on_message(const mig_message *m, void *userdata) {
 
         switch ((int)m->kind_case) {
         case FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER:
-                session_post(s, MIG_EV_OFFER);
+                if (session_take_guest(s))
+                        session_post(s, MIG_EV_OFFER);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_GUEST:
+                session_receive_guest(s, &m->guest->data);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_READY:
                 session_post(s, MIG_EV_READY);
@@ -308,6 +319,8 @@ const mig_link_handlers session_link_handlers = {
 void session_close_link(session *s) {
         if (!s->link)
                 return;
+        if (!s->guest_carried) /* half of what was to come */
+                session_drop_guest(s);
         s->rejoin_timer = sd_event_source_disable_unref(s->rejoin_timer);
         s->rejoining = false;
         if (!s->link_is_ours)

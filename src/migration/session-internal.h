@@ -87,6 +87,10 @@ struct session {
         unsigned n_tap_tries;
         bool cont_unknown; /* one timed out: it may have run */
 
+        uint8_t *guest; /* of the guest's programs: what goes before OFFER, or came */
+        size_t n_guest;
+        bool guest_carried; /* it is what goes */
+
         char *reason; /* why it failed or was given up */
         int code;
         bool guest_initiated;
@@ -170,6 +174,14 @@ int session_check_new(const session *s, const char *id, mig_event rpc, ferry_err
 void session_drop_import(session *s);
 /* What the export was looking at; it is over. */
 void session_drop_export(session *s);
+
+/* session-guest.c */
+void session_drop_guest(session *s);
+/* Of the guest that stands, before OFFER. */
+int session_send_guest(session *s);
+void session_receive_guest(session *s, const ProtobufCBinaryData *data);
+/* What was received, before READY. False: this copy cannot be run, and ends. */
+bool session_take_guest(session *s);
 
 /* session-prepare.c */
 void session_start_export(session *s);

@@ -101,6 +101,7 @@ static void session_clear(session *s) {
         s->again_timer = sd_event_source_disable_unref(s->again_timer);
         session_trace_end(s);
         session_close_link(s);
+        session_drop_guest(s);
         s->notifications = notifications_close(s->notifications);
         if (s->options_message)
                 initialize_options__free_unpacked(s->options_message, NULL);

@@ -9,12 +9,15 @@
 #include "migration/session.h"
 #include "services/reply.h"
 
-#define WORDS_MAX 4096U
+#define WORDS_MAX       4096U
+#define GENERATION_SIZE 32
 
 struct exec_service {
         sandbox *sb;
         sd_event *event;
         sd_event_source *look;
+        bool carried;              /* it stands, and is on its way to another host */
+        bool told;                 /* that it has moved here */
         bool begun;                /* before that, no VM does not mean that its programs are gone */
         guest_processes *programs; /* NULL: none were started, and none are left from before */
 };
@@ -35,30 +38,53 @@ static bool has_guest(const exec_service *s) {
                vm_get_config(v)->agent;
 }
 
+/* Another VM has none of the programs of the one before. */
+static void get_generation(const exec_service *s, char ret[GENERATION_SIZE]) {
+        snprintf(ret, GENERATION_SIZE, "%d", (int)vm_get_pid(sandbox_vm(s->sb)));
+}
+
 static int open_programs(exec_service *s, ferry_error *reterr) {
-        char generation[32];
+        char generation[GENERATION_SIZE];
 
         if (s->programs)
                 return 0;
-        snprintf(generation, sizeof(generation), "%d", (int)vm_get_pid(sandbox_vm(s->sb)));
+        get_generation(s, generation);
         return guest_processes_new(s->event, sandbox_state_dir(s->sb), generation, &s->programs,
                                    reterr);
 }
 
+static bool has_programs_from_before(const exec_service *s) {
+        return !s->programs && faccessat(sandbox_dir_fd(s->sb), GUEST_EXECS_FILE, F_OK, 0) == 0;
+}
+
+/* The guest runs here: for the first time since it has moved, or again after all. */
+static void greet_guest(exec_service *s) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        bool moved = !s->told && vm_get_mode(sandbox_vm(s->sb)) == VM_MODE_INCOMING;
+        bool stayed = s->carried;
+
+        s->told = true;
+        s->carried = false;
+        if ((moved || has_programs_from_before(s)) && open_programs(s, &error) < 0)
+                log_warning("%s", ferry_error_message(&error));
+        if (stayed && s->programs)
+                guest_processes_stay(s->programs);
+        if ((moved || stayed) && s->programs)
+                guest_moved(s->programs, moved);
+}
+
 /* The VM has come or gone. */
 static void look(exec_service *s) {
-        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         sandbox_vm_state state = sandbox_get_vm_state(s->sb);
 
         if (!s->begun)
                 return;
         if (state == SANDBOX_VM_NONE || state == SANDBOX_VM_STOPPED) {
                 s->programs = guest_processes_free(s->programs);
+                s->carried = s->told = false;
                 guest_processes_forget(sandbox_dir_fd(s->sb));
-        } else if (has_guest(s) && !s->programs &&
-                   faccessat(sandbox_dir_fd(s->sb), GUEST_EXECS_FILE, F_OK, 0) == 0 &&
-                   open_programs(s, &error) < 0)
-                log_warning("%s", ferry_error_message(&error));
+        } else if (state == SANDBOX_VM_RUNNING && has_guest(s))
+                greet_guest(s);
 }
 
 static int on_look(sd_event_source *source, void *userdata) {
@@ -77,16 +103,24 @@ static void on_change(void *userdata) {
         (void)sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
 }
 
-static int check_export(void *userdata, ferry_error *reterr) {
+static int carry(void *userdata, uint8_t **ret, size_t *ret_n) {
         exec_service *s = userdata;
-        size_t n = s->programs ? guest_processes_count(s->programs) : 0;
 
-        if (n == 0)
+        if (!s->programs)
                 return 0;
-        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
-                               "%zu program%s of `ferry exec` in the guest, and their streams "
-                               "cannot be moved yet: end them first (`ferry ps`)",
-                               n, n == 1 ? " is" : "s are");
+        s->carried = true;
+        return guest_processes_carry(s->programs, ret, ret_n);
+}
+
+static int arrive(void *userdata, const uint8_t *data, size_t n, ferry_error *reterr) {
+        exec_service *s = userdata;
+        char generation[GENERATION_SIZE];
+
+        if (!sandbox_vm(s->sb))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENODEV,
+                                       "the VM has gone");
+        get_generation(s, generation);
+        return guest_processes_arrive(sandbox_dir_fd(s->sb), generation, data, n, reterr);
 }
 
 static int need_guest(exec_service *s, ferry_error *reterr) {
@@ -200,8 +234,11 @@ static void on_waiter_gone(ttrpc_call *call, void *userdata) {
         let_go(c);
 }
 
-/* What asks for a program by its id, without a guest: there is none. */
+/* What asks for a program by its id, without a guest: there is none, unless that is on its way. */
 static int need_programs(exec_service *s, const char *id, ferry_error *reterr) {
+        if (s->carried || (!s->programs && session_is_open(sandbox_session(s->sb))))
+                return ferry_error_set(reterr, FERRY_UNAVAILABLE, -EAGAIN,
+                                       "the sandbox is being moved: ask again, here or there");
         if (s->programs)
                 return 0;
         return ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT, "no program '%.128s' was started",
@@ -219,7 +256,7 @@ static void wait_for(ttrpc_call *call, const Ferry__Exec__V1__WaitRequest *q, vo
         ttrpc_call_set_callbacks(call, on_waiter_gone, NULL, c);
         r = need_programs(s, q->id, &error);
         if (r == 0)
-                r = guest_wait(s->programs, q->id, on_ended, c, &error);
+                r = guest_wait(s->programs, q->id, q->drained, on_ended, c, &error);
         if (r < 0)
                 refuse(c, r, &error);
 }
@@ -281,6 +318,21 @@ static void delete (ttrpc_call *call, const Ferry__Exec__V1__DeleteRequest *q, v
                 refuse(c, r, &error);
 }
 
+static void attach(ttrpc_call *call, const Ferry__Exec__V1__AttachRequest *q, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        const char *const stdio[3] = { q->in, q->out, q->err };
+        exec_service *s = userdata;
+        int r;
+
+        r = need_programs(s, q->id, &error);
+        if (r == 0)
+                r = guest_attach(s->programs, q->id, stdio, &error);
+        if (r < 0)
+                call_fail(call, r, &error);
+        else
+                (void)ttrpc_call_reply(call, NULL, 0);
+}
+
 static void close_in(ttrpc_call *call, const Ferry__Exec__V1__CloseInRequest *q, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         exec_service *s = userdata;
@@ -308,6 +360,7 @@ static void add_to(const guest_process_info *info, void *userdata) {
         m->id = (char *)info->id;
         m->pid = info->pid;
         m->terminal = info->terminal;
+        m->detached = info->detached;
         m->ended = info->ended;
         m->exit_status = info->exit_status;
         m->exited_at_usec = info->exited_at_usec;
@@ -329,6 +382,7 @@ static void list(ttrpc_call *call, const Ferry__Exec__V1__ListRequest *q, void *
 int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_service **ret) {
         static const ferry_exec_v1_exec_methods methods = {
                 .start = start,
+                .attach = attach,
                 .wait = wait_for,
                 .signal = send_signal,
                 .resize = resize,
@@ -336,6 +390,7 @@ int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_se
                 .close_in = close_in,
                 .list = list,
         };
+        static const sandbox_guest guest = { .carry = carry, .arrive = arrive };
         _cleanup_(exec_service_freep) exec_service *s = calloc(1, sizeof(*s));
         int r;
 
@@ -350,7 +405,7 @@ int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_se
         if (r < 0)
                 return r;
         sandbox_add_on_change(sb, on_change, s);
-        sandbox_set_export_check(sb, check_export, s);
+        sandbox_set_guest(sb, &guest, s);
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -364,7 +419,7 @@ exec_service *exec_service_free(exec_service *s) {
         if (!s)
                 return NULL;
         sandbox_remove_on_change(s->sb, s);
-        sandbox_set_export_check(s->sb, NULL, NULL);
+        sandbox_set_guest(s->sb, NULL, NULL);
         guest_processes_free(s->programs);
         sd_event_source_disable_unref(s->look);
         sd_event_unref(s->event);

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 
 import ferry
 
@@ -29,6 +30,11 @@ def start_guest(place, folder):
     config = ferry.json.load(open(os.path.join(folder, "vm.json"), encoding="utf-8"))
     config.update(accelerator="tcg")
     place.must("run", "web", "--config", place.file("agent.json", config))
+
+
+def digest(place, name):
+    with open(os.path.join(place.folder, name), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def count(last):
@@ -101,20 +107,58 @@ def test_signals_are_passed_on(place):
     assert (program.returncode, out) == (3, "got it\n"), (program.returncode, out, err)
 
 
-def test_a_migration_waits_for_programs(place):
+def test_programs_move(place):
+    """Two programs whose bytes flow all the time, there and back; the shell between is typed into."""
+    flood = subprocess.Popen([place.program, "exec", "web", "--", "busybox", "seq", "1", "4000000"],
+                             env=place.environment(), stdin=subprocess.DEVNULL,
+                             stdout=open(os.path.join(place.folder, "flood"), "wb"))
+    echo = subprocess.Popen([place.program, "exec", "web", "--", "busybox", "cat"],
+                            env=place.environment(), stdin=subprocess.PIPE,
+                            stdout=open(os.path.join(place.folder, "echo"), "wb"))
+    quiet = subprocess.Popen([place.program, "exec", "web", "--", "busybox", "sh", "-c",
+                              "read x; read y; echo $x $y >&2; exit 9"],
+                             env=place.environment(), stdin=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+    ferry.wait_for("the programs", lambda: place.must("ps", "web").out.count("running") == 3)
+    written = [os.urandom(1 << 20) for _ in range(6)]
+    writer = threading.Thread(target=lambda: [echo.stdin.write(b) for b in written]
+                              and echo.stdin.close())
+    quiet.stdin.write("before\n")
+    quiet.stdin.flush()
+    writer.start()
+    place.must("migrate", "web", "--to", place.b)
+    assert "running" in place.must("ps", "web", root=place.b).out
+    place.must("migrate", "web", "--to", place.a, root=place.b)
+    _, err = quiet.communicate("after\n", timeout=ferry.LIMIT)
+    assert (quiet.returncode, err) == (9, "before after\n"), (quiet.returncode, err)
+    assert flood.wait(ferry.LIMIT) == 0
+    writer.join(ferry.LIMIT)
+    assert echo.wait(ferry.LIMIT) == 0
+    assert digest(place, "flood") == hashlib.sha256(count(4000000).encode()).hexdigest()
+    assert digest(place, "echo") == hashlib.sha256(b"".join(written)).hexdigest()
+    assert place.must("ps", "web", "--json").json() == {"programs": []}
+
+
+def test_programs_stay_when_the_move_comes_to_nothing(place):
+    """The destination's shim is held while the guest stands and all was offered to it."""
     program = subprocess.Popen([place.program, "exec", "web", "--", "busybox", "cat"],
                                env=place.environment(), stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)
     ferry.wait_for("the program", lambda: "running" in place.must("ps", "web").out)
-    result = place.ferry("migrate", "web", "--to", place.b)
-    assert result.code == 4 and "ferry ps" in result.err, result
-    ferry.only_at(place, place.a, place.b)
+    move = place.start("migrate", "web", "--to", place.b, "--bandwidth", "16M")
+    ferry.wait_for("the copy", lambda: place.status("web").get("session", {}).get("detail") == "S_COPYING")
+    shim = place.status("web", root=place.b)["shim_pid"]
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        ferry.wait_for("the offer", lambda: place.status("web").get("session", {}).get("detail") == "S_OFFERED")
+        program.stdin.write("said while it stood\n")
+        program.stdin.flush()
+        ferry.wait_for("the rollback", lambda: place.status("web")["vm_state"] == "running")
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    assert move.wait(ferry.LIMIT) == 5, move.communicate()
     out, _ = program.communicate("still here\n", timeout=ferry.LIMIT)
-    assert (program.returncode, out) == (0, "still here\n"), out
-    place.must("migrate", "web", "--to", place.b)
-    result = place.must("exec", "web", "--", "busybox", "echo", "moved", root=place.b)
-    assert result.out == "moved\n", result
-    place.must("migrate", "web", "--to", place.a, root=place.b)
+    assert (program.returncode, out) == (0, "said while it stood\nstill here\n"), out
 
 
 def test_what_cannot_be(place):
