@@ -253,10 +253,11 @@ void session_at_switchover(session *s) {
         }
 }
 
-/* The copy is over, one way or the other. A guest that has gone takes its throttle along. */
+/* The copy is over, one way or the other. A guest that has gone takes its throttle along, and so
+ * does one that was let go of. */
 void session_end_switchover(session *s) {
         s->blackout_timer = sd_event_source_disable_unref(s->blackout_timer);
         session_end_stall_watch(s);
-        if (sandbox_get_vm_state(s->sb) == SANDBOX_VM_RUNNING)
+        if (sandbox_vm(s->sb) && sandbox_get_vm_state(s->sb) == SANDBOX_VM_RUNNING)
                 vm_throttle_end(sandbox_vm(s->sb));
 }
