@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <fcntl.h>
 #include <string.h>
 
 #include <jansson.h>
@@ -347,6 +348,7 @@ static void on_answer(qmp_client *client, int r, const json_t *value, const qmp_
 
         c->ask = ASK_NOTHING;
         if (r == -ENOTCONN || r == -ECANCELED) {
+                c->vm->qmp_lost = true; /* what waits must not be judged by what is unknown */
                 r = gone(c->vm, &error);
                 note(c, r, &error);
                 complete(c);
@@ -368,6 +370,36 @@ static void on_answer(qmp_client *client, int r, const json_t *value, const qmp_
 
 /* ---- the queue ---- */
 
+/* QEMU 7.2 may hang for good when device_add fails while a TCG guest computes: its main loop waits
+ * for an RCU grace period (drain_call_rcu) that only its main loop could bring about. So what it
+ * would refuse there is found out before: an image that somebody else writes to, or wants nobody to
+ * write to. These are the bytes that every QEMU locks for that; QEMU's own check still decides. */
+#define LOCK_WRITES          101
+#define LOCK_SHARES_NO_WRITE 201
+
+static int check_lock(int fd, off_t byte) {
+        struct flock lock = {
+                .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1
+        };
+
+        /* a file system without locks has nobody's */
+        if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
+                return 0;
+        return lock.l_type == F_UNLCK ? 0 : -EBUSY;
+}
+
+static int check_unused(const vm_disk_change *c, ferry_error *reterr) {
+        int r = check_lock(c->fd, LOCK_WRITES);
+
+        if (r == 0 && !c->disk.readonly)
+                r = check_lock(c->fd, LOCK_SHARES_NO_WRITE);
+        if (r < 0)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, r,
+                                       "disk %s: %s is locked: another process uses it",
+                                       c->disk.serial, c->disk.path);
+        return 0;
+}
+
 static int check_add(vm_disk_change *c, ferry_error *reterr) {
         _cleanup_(vm_config_freep) vm_config *after = NULL;
         bool any = c->disk.scsi_id == VM_SCSI_ID_ANY;
@@ -386,7 +418,8 @@ static int check_add(vm_disk_change *c, ferry_error *reterr) {
         if (r < 0)
                 return r;
         vm_config_disk_name(after, after->n_disks - 1, c->name);
-        return disk_open(&c->disk, &c->fd, &c->block_device, &c->direct, reterr);
+        r = disk_open(&c->disk, &c->fd, &c->block_device, &c->direct, reterr);
+        return r < 0 ? r : check_unused(c, reterr);
 }
 
 static int check_remove(vm_disk_change *c, ferry_error *reterr) {
@@ -402,7 +435,7 @@ static int check_remove(vm_disk_change *c, ferry_error *reterr) {
 static int start(vm_disk_change *c, ferry_error *reterr) {
         int r;
 
-        if (c->vm->phase != VM_PHASE_READY || !c->vm->qmp)
+        if (c->vm->phase != VM_PHASE_READY || !c->vm->qmp || c->vm->qmp_lost)
                 return gone(c->vm, reterr);
         r = c->adds ? check_add(c, reterr) : check_remove(c, reterr);
         if (r < 0)

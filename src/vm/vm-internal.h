@@ -72,6 +72,7 @@ struct ferry_vm {
         size_t n_vcpu_threads; /* 0: not asked for yet */
 
         vm_disk_change *disk_changes; /* the first is under way */
+        bool qmp_lost;                /* vm-disks.c knows before on_qmp_disconnect() does */
         vm_waiter *quitting, *later;
         vm_handlers handlers;
         vm_done on_ready;

@@ -219,10 +219,12 @@ typedef struct vm_disk {
  * has it, or has it no more: keep that, for vm_attach() wants it and a destination is started
  * from it. The guest is not asked whether it uses a disk that goes.
  * Besides what is said at the top: -EINVAL, -EEXIST (the path, serial or scsi_id is taken; readers
- * may share a path), -ENOSPC (VM_SCSI_ID_ANY, and all are taken), -ENOENT (no such disk, or file),
- * what opening the file gives. After any failure to add, the guest has not got it, and QEMU does
- * not hold the file; -ENOTCONN and -ETIMEDOUT are unknown as ever. After one to remove,
- * vm_get_config() says whether the guest has it still. */
+ * may share a path), -EBUSY (another process has locked it), -ENOSPC (VM_SCSI_ID_ANY, and all are
+ * taken), -ENOENT (no such disk, or file), what opening the file gives. After any failure to add,
+ * the guest has not got it, and QEMU does not hold the file; -ENOTCONN and -ETIMEDOUT are unknown
+ * as ever. After one to remove, vm_get_config() says whether the guest has it still. Of a disk that
+ * goes while the guest stands still QEMU keeps the descriptor, unused, until the connection of a
+ * shim ends. */
 int vm_disk_add(ferry_vm *vm, const vm_disk *disk, vm_done done, void *userdata);
 int vm_disk_remove(ferry_vm *vm, const char *serial, vm_done done, void *userdata);
 /* A change is under way: what vm_get_config() says will not last. */
