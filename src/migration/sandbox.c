@@ -144,6 +144,9 @@ void sandbox_set_guest(sandbox *sb, const sandbox_guest *guest, void *userdata) 
 }
 
 int sandbox_check_export(sandbox *sb, ferry_error *reterr) {
+        if (sb->vm && vm_disks_are_changing(sb->vm))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                       "a disk is being added or removed");
         return sb->guest.check_export ? sb->guest.check_export(sb->guest_userdata, reterr) : 0;
 }
 
@@ -298,7 +301,7 @@ static void start_failed(sandbox *sb, int r, const ferry_error *error) {
         finish(&sb->discarding, 0, NULL);
 }
 
-static int save_config(sandbox *sb) {
+int sandbox_save_config(sandbox *sb) {
         _cleanup_(freep) char *json = NULL;
         int r;
 
@@ -330,7 +333,7 @@ static void on_boot_ready(ferry_vm *v, int r, const ferry_error *error, void *us
                 start_failed(sb, r, error);
                 return;
         }
-        r = save_config(sb);
+        r = sandbox_save_config(sb);
         if (r >= 0)
                 r = vm_cont(v, on_booted, sb);
         if (r < 0) {
@@ -406,7 +409,7 @@ static void on_incoming_ready(ferry_vm *v, int r, const ferry_error *error, void
                 start_failed(sb, r, error);
                 return;
         }
-        r = save_config(sb);
+        r = sandbox_save_config(sb);
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "write %s/" CONFIG_FILE, sb->state_dir);
                 vm_kill(v);

@@ -82,6 +82,13 @@ int sandbox_recover(sandbox *sb, sandbox_done done, void *userdata, ferry_error 
 /* Ends the VM. FailedPrecondition while a session is open, unless `force`. */
 int sandbox_stop(sandbox *sb, bool force, sandbox_done done, void *userdata, ferry_error *reterr);
 
+/* vm_disk_add() and vm_disk_remove() (vm/vm.h), and the sandbox's configuration on disk says the
+ * same. FailedPrecondition while a session is open: the other side has been told what there is. */
+int sandbox_disk_add(sandbox *sb, const vm_disk *disk, sandbox_done done, void *userdata,
+                     ferry_error *reterr);
+int sandbox_disk_remove(sandbox *sb, const char *serial, sandbox_done done, void *userdata,
+                        ferry_error *reterr);
+
 /* Before the shim exits by itself: rolls back what it owns, discards what is certainly not its
  * own, leaves the rest to the journal. `done` always comes. */
 void sandbox_retire(sandbox *sb, sandbox_done done, void *userdata);
@@ -116,5 +123,10 @@ int sandbox_release_vm(sandbox *sb, sandbox_done done, void *userdata);
 /* The guest runs without its bridge: puts its tap there once it can be done. */
 void sandbox_await_network(sandbox *sb);
 void sandbox_changed(sandbox *sb);
+
+/* ---- for sandbox-disks.c ---- */
+
+/* What the VM has, into config.json. */
+int sandbox_save_config(sandbox *sb);
 
 DEFINE_CLEANUP(sandbox *, sandbox_free)
