@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+#include "rootfs/pack.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+
+#include "base/fd.h"
+#include "rootfs/measure.h"
+#include "rootfs/mounts.h"
+
+#define LOCK_FILE    ".lock"
+#define EROFS_MAGIC  0xe0f5e1e2U
+#define EROFS_OFFSET 1024
+#define LOG_TAIL     400U
+/* Beside the image itself, so that a host does not run full to the last byte. */
+#define SPARE_BYTES UINT64_C(0x100000)
+
+int pack_find(int cache_fd, const char *name, uint64_t *ret_bytes) {
+        _cleanup_(closep) int fd =
+                openat(cache_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        uint8_t magic[4];
+        struct stat st;
+
+        if (fd < 0)
+                return -errno;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode) || pread(fd, magic, sizeof(magic), EROFS_OFFSET) != 4 ||
+            ((uint32_t)magic[0] | (uint32_t)magic[1] << 8 | (uint32_t)magic[2] << 16 |
+             (uint32_t)magic[3] << 24) != EROFS_MAGIC)
+                return -EBADMSG;
+        *ret_bytes = (uint64_t)st.st_size;
+        return 0;
+}
+
+/* Of all that pack the same at the same time, one does. The lock goes with its holder. */
+static int lock_image(const pack_order *o, ferry_error *reterr) {
+        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+        int fd = openat(o->cache_fd, LOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        uint64_t byte;
+
+        if (fd < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s/" LOCK_FILE, o->cache);
+        memcpy(&byte, o->key, sizeof(byte));
+        lock.l_start = (off_t)(byte & (uint64_t)INT64_MAX >> 1);
+        while (fcntl(fd, F_OFD_SETLKW, &lock) < 0)
+                if (errno != EINTR)
+                        return ferry_error_set_errno(reterr, -errno, "lock %s/" LOCK_FILE,
+                                                     o->cache);
+        return 0; /* held until this process ends */
+}
+
+static int make_root(const pack_order *o, ferry_error *reterr) {
+        if (unshare(CLONE_NEWNS) < 0)
+                return ferry_error_set_errno(reterr, -errno, "a mount namespace of its own");
+        if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                return ferry_error_set_errno(reterr, -errno, "a mount namespace of its own");
+        return 0;
+}
+
+/* The folder that all is mounted on exists in this namespace only. */
+static int make_mount_point(const pack_order *o, char **ret, ferry_error *reterr) {
+        _cleanup_(freep) char *path = NULL;
+
+        if (mount("ferry-rootfs", o->cache, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                  "size=64k,mode=0700") < 0)
+                return ferry_error_set_errno(reterr, -errno, "tmpfs on %s", o->cache);
+        if (asprintf(&path, "%s/root", o->cache) < 0) {
+                path = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "rootfs");
+        }
+        if (mkdir(path, 0755) < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s", path);
+        *ret = TAKE_PTR(path);
+        return 0;
+}
+
+static int check_space(const pack_order *o, const char *root, ferry_error *reterr) {
+        struct statvfs fs;
+        uint64_t need, room;
+        int r;
+
+        r = tree_measure(root, &need, reterr);
+        if (r < 0)
+                return r;
+        if (fstatvfs(o->cache_fd, &fs) < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s", o->cache);
+        room = (uint64_t)fs.f_bavail * fs.f_frsize;
+        if (need + SPARE_BYTES > room)
+                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENOSPC,
+                                       "%s has room for %" PRIu64 " bytes: the image needs about "
+                                       "%" PRIu64,
+                                       o->cache, room, need + SPARE_BYTES);
+        return 0;
+}
+
+/* ---- mkfs.erofs ---- */
+
+/* The last of what it said, on one line. */
+static void read_tail(int log, char ret[LOG_TAIL + 1]) {
+        off_t end = lseek(log, 0, SEEK_END);
+        ssize_t n = pread(log, ret, LOG_TAIL, end > (off_t)LOG_TAIL ? end - (off_t)LOG_TAIL : 0);
+
+        if (n < 0)
+                n = 0;
+        while (n > 0 && ret[n - 1] == '\n')
+                n--;
+        ret[n] = '\0';
+        for (char *c = ret; *c; c++)
+                if ((unsigned char)*c < ' ')
+                        *c = ' ';
+}
+
+_Noreturn static void run_mkfs(const pack_order *o, int image, int log, const char *root) {
+        static const char *const environment[] = {
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C",
+                NULL
+        };
+        char path[32], uuid[64];
+        /* The same tree gives the same bytes: no time and no random number of this host's. */
+        const char *const argv[] = { "mkfs.erofs", "--quiet", "-T0", uuid, path, root, NULL };
+        const uint8_t *k = o->key;
+
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
+        snprintf(uuid, sizeof(uuid),
+                 "-U%02x%02x%02x%02x-%02x%02x-5%x%02x-8%x%02x-%02x%02x%02x%02x%02x%02x", k[0], k[1],
+                 k[2], k[3], k[4], k[5], k[6] & 15U, k[7], k[8] & 15U, k[9], k[10], k[11], k[12],
+                 k[13], k[14], k[15]);
+        if (fcntl(image, F_SETFD, 0) < 0 || dup2(log, STDOUT_FILENO) < 0 ||
+            dup2(log, STDERR_FILENO) < 0)
+                _exit(126);
+        (void)setenv("PATH", environment[0] + 5, 1);
+        execvpe(argv[0], (char *const *)argv, (char *const *)environment);
+        _exit(errno == ENOENT ? 127 : 126);
+}
+
+static int pack(const pack_order *o, int image, const char *root, ferry_error *reterr) {
+        _cleanup_(closep) int log = memfd_create("mkfs.erofs", MFD_CLOEXEC);
+        char said[LOG_TAIL + 1];
+        pid_t pid;
+        int status;
+
+        if (log < 0)
+                return ferry_error_set_errno(reterr, -errno, "mkfs.erofs");
+        pid = fork();
+        if (pid < 0)
+                return ferry_error_set_errno(reterr, -errno, "mkfs.erofs");
+        if (pid == 0)
+                run_mkfs(o, image, log, root);
+        while (waitpid(pid, &status, 0) < 0)
+                if (errno != EINTR)
+                        return ferry_error_set_errno(reterr, -errno, "mkfs.erofs");
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+                return 0;
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENOENT,
+                                       "mkfs.erofs is not installed (Debian: erofs-utils)");
+        read_tail(log, said);
+        if (strstr(said, "No space left on device"))
+                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENOSPC,
+                                       "%s is full: mkfs.erofs says: %s", o->cache, said);
+        return ferry_error_set(reterr, FERRY_INTERNAL, -EIO, "mkfs.erofs failed (%s %d): %s",
+                               WIFEXITED(status) ? "status" : "signal",
+                               WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), said);
+}
+
+/* ---- all of it ---- */
+
+/* The file has no name before it is complete and on disk: no crash leaves a part of one. */
+static int publish(const pack_order *o, int image, ferry_error *reterr) {
+        char path[32];
+
+        if (fchmod(image, 0400) < 0 || fsync(image) < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s/%s", o->cache, o->name);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
+        if (linkat(AT_FDCWD, path, o->cache_fd, o->name, AT_SYMLINK_FOLLOW) < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s/%s", o->cache, o->name);
+        if (fsync(o->cache_fd) < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s", o->cache);
+        return 0;
+}
+
+static int make_image(const pack_order *o, ferry_error *reterr) {
+        _cleanup_(closep) int image = -EBADF;
+        _cleanup_(freep) char *root = NULL;
+        uint64_t bytes;
+        int r;
+
+        r = lock_image(o, reterr);
+        if (r < 0)
+                return r;
+        r = pack_find(o->cache_fd, o->name, &bytes);
+        if (r == 0)
+                return 0; /* by somebody else, while we waited */
+        if (r == -EBADMSG && unlinkat(o->cache_fd, o->name, 0) < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s/%s is no image", o->cache,
+                                             o->name);
+        image = openat(o->cache_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        if (image < 0)
+                return ferry_error_set_errno(reterr, -errno, "a temporary file in %s", o->cache);
+        r = make_root(o, reterr);
+        if (r == 0)
+                r = make_mount_point(o, &root, reterr);
+        if (r == 0)
+                r = mounts_make(o->mounts, o->n_mounts, root, reterr);
+        if (r == 0)
+                r = check_space(o, root, reterr);
+        if (r == 0)
+                r = pack(o, image, root, reterr);
+        if (r == 0)
+                r = publish(o, image, reterr);
+        return r;
+}
+
+_Noreturn void pack_run(const pack_order *o, int report_fd) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        pack_report report = { .r = make_image(o, &error) };
+
+        if (report.r < 0) {
+                report.code = error.code;
+                snprintf(report.text, sizeof(report.text), "%s", ferry_error_message(&error));
+        }
+        (void)fd_write_all(report_fd, &report, sizeof(report));
+        _exit(0);
+}
