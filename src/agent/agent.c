@@ -16,6 +16,7 @@ struct agent {
         control control;
         ttrpc_server *server;
         process_table processes;
+        container_table containers;
         agent_service *service;
         struct pollfd fds[FDS_FIXED + PROCESSES_MAX * PROCESS_FDS_MAX];
 };
@@ -26,6 +27,7 @@ int agent_new(agent **ret) {
 
         if (!a)
                 return -ENOMEM;
+        a->containers.processes = &a->processes;
         /* of a process that lives as long as the machine: what a failure leaves is not freed */
         r = port_open(&a->control_port, "ferry.control");
         if (r == 0)
@@ -33,7 +35,7 @@ int agent_new(agent **ret) {
         if (r == 0)
                 r = ttrpc_server_new(&a->server);
         if (r == 0)
-                r = agent_service_new(a->server, &a->processes, &a->service);
+                r = agent_service_new(a->server, &a->containers, &a->service);
         if (r < 0)
                 return r;
         a->processes.streams = a->streams_port.channel;
@@ -79,6 +81,6 @@ bool agent_run(agent *a, int fd) {
         return a->fds[4].revents != 0;
 }
 
-bool agent_reaped(agent *a, pid_t pid, int status) {
-        return process_reaped(&a->processes, pid, status);
+void agent_reaped(agent *a, pid_t pid, int status) {
+        container_reaped(&a->containers, pid, status);
 }

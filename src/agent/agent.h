@@ -14,5 +14,5 @@ int agent_new(agent **ret);
 /* Waits until something is to be done and does it; true when `fd` is readable. */
 bool agent_run(agent *a, int fd);
 
-/* What waitpid() said; false when the process is none of the agent's. */
-bool agent_reaped(agent *a, pid_t pid, int status);
+/* What waitpid() said, of any child. */
+void agent_reaped(agent *a, pid_t pid, int status);

@@ -38,6 +38,7 @@ static void mount_all(void) {
                 { "devtmpfs", "/dev", MS_NOSUID, "mode=0755" },
                 { "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL },
                 { "sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL },
+                { "cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL },
                 { "tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=0755" },
                 { "tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777" },
                 { "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "mode=0620,ptmxmode=0666" },
@@ -49,6 +50,14 @@ static void mount_all(void) {
                           mounts[i].options) < 0)
                         complain(mounts[i].path, -errno);
         }
+}
+
+/* The initramfs is nobody's child, and pivot_root() refuses to leave such a root: a mount of it on
+ * top of itself is as good as a copy. */
+static void leave_the_first_root(void) {
+        if (mount("/", "/run", NULL, MS_BIND, NULL) < 0 || chdir("/run") < 0 ||
+            mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+                complain("/", -errno);
 }
 
 static void set_up_network(const char *parameters) {
@@ -164,7 +173,7 @@ static void reap(agent *a, pid_t *program, const char *run) {
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
                 if (pid != *program) {
                         if (a)
-                                (void)agent_reaped(a, pid, status);
+                                agent_reaped(a, pid, status);
                         continue;
                 }
                 if (strcmp(run, "shell") != 0)
@@ -193,6 +202,7 @@ int main(void) {
 
         (void)sigfillset(&signals);
         (void)sigprocmask(SIG_SETMASK, &signals, NULL); /* read below */
+        leave_the_first_root();
         mount_all();
         parameters_read(parameters);
         modules_load(MODULE_LIST);

@@ -43,9 +43,7 @@ static process *process_free(process *p) {
 
 DEFINE_CLEANUP(process *, process_free)
 
-int process_delete(process_table *t, process *p) {
-        if (!p->ended)
-                return -EBUSY;
+void process_forget(process_table *t, process *p) {
         for (process **at = &t->first; *at; at = &(*at)->next)
                 if (*at == p) {
                         *at = p->next;
@@ -53,6 +51,12 @@ int process_delete(process_table *t, process *p) {
                 }
         t->n--;
         process_free(p);
+}
+
+int process_delete(process_table *t, process *p) {
+        if (!p->ended)
+                return -EBUSY;
+        process_forget(t, p);
         return 0;
 }
 
@@ -70,12 +74,7 @@ static int copy_args(process *p, const process_spec *spec) {
 
 /* ---- starting ---- */
 
-/* The child's ends. */
-typedef struct child_ends {
-        int fds[3];
-} child_ends;
-
-static void child_ends_done(child_ends *c) {
+void process_ends_done(process_ends *c) {
         for (size_t i = 0; i < ELEMENTS(c->fds); i++)
                 c->fds[i] = fd_close(c->fds[i]);
 }
@@ -98,7 +97,7 @@ static int open_pipe(process_pipe *ours, int *ret_theirs, bool to_guest, channel
         return set_nonblock(ours->fd);
 }
 
-static int open_pipes(process *p, child_ends *ends) {
+static int open_pipes(process *p, process_ends *ends) {
         int r;
 
         r = open_pipe(&p->pipes[0], &ends->fds[0], true, p->streams[0]);
@@ -109,7 +108,19 @@ static int open_pipes(process *p, child_ends *ends) {
         return r;
 }
 
-static int open_terminal(process *p, const process_spec *spec, child_ends *ends) {
+static int open_terminal_pipes(process *p) {
+        for (size_t i = 0; i < 2; i++) {
+                int fd = fcntl(p->terminal, F_DUPFD_CLOEXEC, 3);
+
+                if (fd < 0)
+                        return -errno;
+                p->pipes[i] =
+                        (process_pipe){ .fd = fd, .to_guest = i == 0, .stream = p->streams[0] };
+        }
+        return 0;
+}
+
+static int open_terminal(process *p, const process_spec *spec, process_ends *ends) {
         char name[64];
         int r;
 
@@ -125,21 +136,11 @@ static int open_terminal(process *p, const process_spec *spec, child_ends *ends)
                         return -errno;
         }
         r = set_nonblock(p->terminal);
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < 2; i++) {
-                int fd = fcntl(p->terminal, F_DUPFD_CLOEXEC, 3);
-
-                if (fd < 0)
-                        return -errno;
-                p->pipes[i] =
-                        (process_pipe){ .fd = fd, .to_guest = i == 0, .stream = p->streams[0] };
-        }
-        return 0;
+        return r < 0 ? r : open_terminal_pipes(p);
 }
 
 /* In the child; what fails goes to the parent as an errno. */
-static _Noreturn void become(const process_spec *spec, const child_ends *ends, int failure) {
+static _Noreturn void become(const process_spec *spec, const process_ends *ends, int failure) {
         sigset_t none;
         int fds[3], error;
 
@@ -172,7 +173,7 @@ static const char *path_of(char *const *env) {
         return "/bin:/usr/bin:/sbin:/usr/sbin";
 }
 
-static int spawn(process *p, const process_spec *spec, const child_ends *ends) {
+static int spawn(process *p, const process_spec *spec, const process_ends *ends) {
         int failure[2], error = 0;
         ssize_t k;
         pid_t pid;
@@ -213,8 +214,7 @@ static int open_streams(process_table *t, process *p, bool terminal) {
         return 0;
 }
 
-int process_start(process_table *t, const process_spec *spec, process **ret) {
-        _cleanup_(child_ends_done) child_ends ends = { { -EBADF, -EBADF, -EBADF } };
+static int make(process_table *t, const process_spec *spec, process **ret) {
         _cleanup_(process_freep) process *p = NULL;
         size_t n = strlen(spec->id);
         int r;
@@ -237,16 +237,66 @@ int process_start(process_table *t, const process_spec *spec, process **ret) {
         if (r == 0)
                 r = open_streams(t, p, spec->terminal);
         if (r == 0)
+                *ret = TAKE_PTR(p);
+        return r;
+}
+
+static void add(process_table *t, process *p) {
+        p->next = t->first;
+        t->first = p;
+        t->n++;
+}
+
+int process_start(process_table *t, const process_spec *spec, process **ret) {
+        _cleanup_(process_ends_done) process_ends ends = PROCESS_ENDS_INIT;
+        _cleanup_(process_freep) process *p = NULL;
+        int r;
+
+        r = make(t, spec, &p);
+        if (r == 0)
                 r = spec->terminal ? open_terminal(p, spec, &ends) : open_pipes(p, &ends);
         if (r == 0)
                 r = spawn(p, spec, &ends);
         if (r < 0)
                 return r;
         *ret = p;
-        p->next = t->first;
-        t->first = TAKE_PTR(p);
-        t->n++;
+        add(t, TAKE_PTR(p));
         return 0;
+}
+
+static int open_nothing(process_ends *ends) {
+        for (size_t i = 0; i < ELEMENTS(ends->fds); i++) {
+                ends->fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
+                if (ends->fds[i] < 0)
+                        return -errno;
+        }
+        return 0;
+}
+
+int process_begin(process_table *t, const process_spec *spec, process_ends *ends, process **ret) {
+        _cleanup_(process_freep) process *p = NULL;
+        int r;
+
+        r = make(t, spec, &p);
+        if (r == 0)
+                r = spec->terminal ? open_nothing(ends) : open_pipes(p, ends);
+        if (r < 0)
+                return r;
+        *ret = p;
+        add(t, TAKE_PTR(p));
+        return 0;
+}
+
+void process_begun(process *p, pid_t pid) {
+        p->pid = pid;
+}
+
+int process_take_terminal(process *p, int fd) {
+        int r;
+
+        p->terminal = fd;
+        r = set_nonblock(fd);
+        return r < 0 ? r : open_terminal_pipes(p);
 }
 
 /* ---- running ---- */
@@ -254,6 +304,8 @@ int process_start(process_table *t, const process_spec *spec, process **ret) {
 int process_signal(process *p, int signal) {
         if (p->ended)
                 return -ESRCH;
+        if (p->pid <= 0)
+                return -EBUSY;
         return kill(p->pid, signal) < 0 ? -errno : 0;
 }
 
@@ -267,7 +319,7 @@ int process_resize(process *p, uint16_t rows, uint16_t columns) {
 
 bool process_reaped(process_table *t, pid_t pid, int status) {
         for (process *p = t->first; p; p = p->next)
-                if (p->pid == pid && !p->ended) {
+                if (p->pid == pid && p->pid > 0 && !p->ended) {
                         p->ended = true;
                         p->exit_status = (uint32_t)(WIFSIGNALED(status) ? 128 + WTERMSIG(status)
                                                                         : WEXITSTATUS(status));

@@ -29,8 +29,8 @@ typedef struct process_pipe {
 struct process {
         process *next;
         char id[PROCESS_ID_MAX + 1];
-        char **args; /* owned; for List */
-        pid_t pid;
+        char **args;  /* owned; for List */
+        pid_t pid;    /* 0: it is being started by another program, or has not come to be */
         int terminal; /* the pty's other side, or -EBADF; pipes have duplicates of it */
         uint32_t stream;
         channel_stream *streams[2];
@@ -38,7 +38,15 @@ struct process {
         bool ended;
         uint32_t exit_status;
         uint64_t exited_at_usec;
+        bool oom_killed; /* of a container: something in it was, for want of memory */
 };
+
+/* What the new process has as its standard streams; ours to close. */
+typedef struct process_ends {
+        int fds[3];
+} process_ends;
+
+#define PROCESS_ENDS_INIT ((process_ends){ { -EBADF, -EBADF, -EBADF } })
 
 typedef struct process_spec {
         const char *id;
@@ -69,7 +77,18 @@ process *process_find(const process_table *t, const char *id);
  * exec say: a program that cannot be executed is not started. */
 int process_start(process_table *t, const process_spec *spec, process **ret);
 
-/* -ESRCH when it has ended. */
+/* For a process that somebody else starts: it is in the table from here on, with no pid. With a
+ * terminal, which comes by process_take_terminal(), the ends are /dev/null. */
+int process_begin(process_table *t, const process_spec *spec, process_ends *ends, process **ret);
+void process_begun(process *p, pid_t pid);
+/* It has not come to be: out of the table. */
+void process_forget(process_table *t, process *p);
+/* The terminal's side that is not the process's; taken on every path. */
+int process_take_terminal(process *p, int fd);
+
+void process_ends_done(process_ends *ends);
+
+/* -ESRCH when it has ended, -EBUSY before it has begun. */
 int process_signal(process *p, int signal);
 /* -ENOTTY without a terminal. */
 int process_resize(process *p, uint16_t rows, uint16_t columns);

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include "agent/service.h"
-
 #include <linux/random.h>
 #include <signal.h>
 #include <string.h>
@@ -9,30 +7,24 @@
 
 #include <fcntl.h>
 
-#include "agent.ttrpc.h"
 #include "agent/announce.h"
+#include "agent/cgroup.h"
+#include "agent/service-internal.h"
 #include "base/clock.h"
 
-#define ARGS_MAX    4096U
 #define GROUPS_MAX  64U
 #define ENTROPY_MAX 4096U
 #define WAITERS_MAX 1024U
 
-typedef struct waiter {
+struct waiter {
         struct waiter *next;
         ttrpc_call *call;
         const process *process;
-} waiter;
-
-struct agent_service {
-        process_table *processes;
-        waiter *waiters;
-        size_t n_waiters;
 };
 
 /* ---- answers ---- */
 
-static void fail_errno(ttrpc_call *call, int r, const char *what) {
+void service_fail_errno(ttrpc_call *call, int r, const char *what) {
         static const struct {
                 int r;
                 int32_t code;
@@ -96,12 +88,16 @@ static void on_start(ttrpc_call *call, const Ferry__Agent__V1__StartRequest *q, 
         process *p;
         int r;
 
-        if (q->n_args == 0 || q->n_args > ARGS_MAX || q->n_env > ARGS_MAX ||
+        if ((q->n_args == 0 && !q->container[0]) || q->n_args > ARGS_MAX || q->n_env > ARGS_MAX ||
             q->n_groups > GROUPS_MAX || q->rows > UINT16_MAX || q->columns > UINT16_MAX) {
                 (void)ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT,
                                       "1 to %u arguments, %u variables and %u groups at most, a "
                                       "terminal of at most 65535 by 65535",
                                       ARGS_MAX, ARGS_MAX, GROUPS_MAX);
+                return;
+        }
+        if (q->container[0]) {
+                service_exec_in_container(s, call, q);
                 return;
         }
         for (size_t i = 0; i < q->n_groups; i++)
@@ -125,7 +121,7 @@ static void on_start(ttrpc_call *call, const Ferry__Agent__V1__StartRequest *q, 
                                         &p)
                         : -ENOMEM;
         if (r < 0) {
-                fail_errno(call, r, q->args[0]);
+                service_fail_errno(call, r, q->args[0]);
                 return;
         }
         response.pid = (uint32_t)p->pid;
@@ -137,6 +133,7 @@ static void say_end(ttrpc_call *call, const process *p) {
 
         response.exit_status = p->exit_status;
         response.exited_at_usec = p->exited_at_usec;
+        response.oom_killed = p->oom_killed;
         (void)ferry_agent_v1_agent_wait_reply(call, &response);
 }
 
@@ -161,6 +158,13 @@ static void drop_waiters(agent_service *s, const process *p, const ttrpc_call *c
 }
 
 static void on_end(process *p, void *userdata) {
+        agent_service *s = userdata;
+        char folder[160];
+
+        if (container_find(s->containers, p->id)) {
+                (void)snprintf(folder, sizeof(folder), CONTAINER_CGROUP "/%s", p->id);
+                p->oom_killed = cgroup_number(folder, "memory.events", "oom_kill") > 0;
+        }
         drop_waiters(userdata, p, NULL);
 }
 
@@ -191,15 +195,20 @@ static void on_wait(ttrpc_call *call, const Ferry__Agent__V1__WaitRequest *q, vo
 }
 
 static void on_signal(ttrpc_call *call, const Ferry__Agent__V1__SignalRequest *q, void *userdata) {
-        process *p = named(userdata, call, q->id);
+        process *p;
         int r;
 
+        if (q->all && q->signal > 0 && q->signal <= (uint32_t)SIGRTMAX) {
+                service_signal_all(userdata, call, q);
+                return;
+        }
+        p = named(userdata, call, q->id);
         if (!p)
                 return;
         r = q->signal > 0 && q->signal <= (uint32_t)SIGRTMAX ? process_signal(p, (int)q->signal)
                                                              : -EINVAL;
         if (r < 0)
-                fail_errno(call, r, "signal");
+                service_fail_errno(call, r, "signal");
         else
                 (void)ferry_agent_v1_agent_signal_reply(call, NULL);
 }
@@ -214,7 +223,7 @@ static void on_resize(ttrpc_call *call, const Ferry__Agent__V1__ResizeRequest *q
                     ? process_resize(p, (uint16_t)q->rows, (uint16_t)q->columns)
                     : -EINVAL;
         if (r < 0)
-                fail_errno(call, r, "resize");
+                service_fail_errno(call, r, "resize");
         else
                 (void)ferry_agent_v1_agent_resize_reply(call, NULL);
 }
@@ -297,16 +306,16 @@ static void on_moved(ttrpc_call *call, const Ferry__Agent__V1__MovedRequest *q, 
         if (q->announce)
                 announce = announce_addresses();
         if (clock < 0)
-                fail_errno(call, clock, "set the clock");
+                service_fail_errno(call, clock, "set the clock");
         else if (random < 0)
-                fail_errno(call, random, "seed the random numbers");
+                service_fail_errno(call, random, "seed the random numbers");
         else if (announce < 0)
-                fail_errno(call, announce, "announce the addresses");
+                service_fail_errno(call, announce, "announce the addresses");
         else
                 (void)ferry_agent_v1_agent_moved_reply(call, NULL);
 }
 
-int agent_service_new(ttrpc_server *server, process_table *processes, agent_service **ret) {
+int agent_service_new(ttrpc_server *server, container_table *containers, agent_service **ret) {
         static const ferry_agent_v1_agent_methods methods = {
                 .info = on_info,
                 .start = on_start,
@@ -316,18 +325,27 @@ int agent_service_new(ttrpc_server *server, process_table *processes, agent_serv
                 .list = on_list,
                 .delete = on_delete,
                 .moved = on_moved,
+                .create_container = service_create_container,
+                .start_container = service_start_container,
+                .pause_container = service_pause_container,
+                .resume_container = service_resume_container,
+                .update_container = service_update_container,
+                .container_pids = service_container_pids,
+                .container_stats = service_container_stats,
+                .delete_container = service_delete_container,
         };
         _cleanup_(freep) agent_service *s = calloc(1, sizeof(*s));
         int r;
 
         if (!s)
                 return -ENOMEM;
-        s->processes = processes;
+        s->containers = containers;
+        s->processes = containers->processes;
         r = ferry_agent_v1_agent_register(server, &methods, s);
         if (r < 0)
                 return r;
-        processes->on_end = on_end;
-        processes->userdata = s;
+        s->processes->on_end = on_end;
+        s->processes->userdata = s;
         *ret = TAKE_PTR(s);
         return 0;
 }

@@ -3,10 +3,10 @@
 
 /* ferry.agent.v1.Agent (proto/agent.proto): decodes, checks, makes one call down. */
 
-#include "agent/process.h"
+#include "agent/container.h"
 #include "ttrpc/ttrpc.h"
 
 typedef struct agent_service agent_service;
 
 /* `processes` is borrowed; its on_end becomes the service's. */
-int agent_service_new(ttrpc_server *server, process_table *processes, agent_service **ret);
+int agent_service_new(ttrpc_server *server, container_table *containers, agent_service **ret);

@@ -16,7 +16,8 @@
 #define CONFIG_MEMORY_MB 256
 
 typedef struct image_values {
-        const char *output, *cache, *kernel_package, *busybox, *agent;
+        const char *output, *cache, *kernel_package, *busybox, *agent, *crun;
+        bool containers;
 } image_values;
 
 static const cli_option options[] = {
@@ -26,6 +27,10 @@ static const cli_option options[] = {
           CLI_OPTION_TEXT, offsetof(image_values, kernel_package) },
         { "busybox", "FILE", "a static busybox; default: busybox-static's", CLI_OPTION_TEXT,
           offsetof(image_values, busybox) },
+        { "containers", NULL, "with crun, to run containers in (8 MB more)", CLI_OPTION_SWITCH,
+          offsetof(image_values, containers) },
+        { "crun", "FILE", "default: the installed one", CLI_OPTION_TEXT,
+          offsetof(image_values, crun) },
         { "agent-dir", "DIR", "has the guest's programs; default: where they were built",
           CLI_OPTION_TEXT, offsetof(image_values, agent) },
         { "cache", "DIR", "for downloaded packages; default ~/.cache/ferry", CLI_OPTION_TEXT,
@@ -74,6 +79,8 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 .cache_dir = v->cache,
                 .kernel_deb = v->kernel_package,
                 .busybox = v->busybox,
+                .containers = v->containers || v->crun,
+                .crun = v->crun,
                 .agent_dir = v->agent,
         };
         _cleanup_(freep) char *config = NULL;

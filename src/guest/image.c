@@ -36,6 +36,9 @@ static const char *const modules[] = {
         "overlay",
 };
 
+/* And one for containers: their disks and what is on these. */
+static const char *const container_modules[] = { "scsi_mod", "virtio_scsi", "sd_mod", "erofs" };
+
 typedef struct program {
         char *data; /* owned */
         size_t n;
@@ -48,6 +51,7 @@ typedef struct image_build {
         program init;
         program workload;
         program busybox;
+        crun_files crun;
         cpio_writer initrd;
 } image_build;
 
@@ -56,6 +60,7 @@ static void image_build_free(image_build *b) {
         free(b->init.data);
         free(b->workload.data);
         free(b->busybox.data);
+        crun_files_done(&b->crun);
         cpio_done(&b->initrd);
         free(b);
 }
@@ -179,7 +184,9 @@ static int default_cache(char **ret, ferry_error *reterr) {
 
 static int read_kernel(const guest_image_options *options, image_build *b, ferry_error *reterr) {
         _cleanup_(freep) char *cache = NULL, *found = NULL;
+        const char *wanted[ELEMENTS(modules) + ELEMENTS(container_modules)];
         const char *deb = options->kernel_deb;
+        size_t n = ELEMENTS(modules);
         int r;
 
         if (!deb) {
@@ -193,7 +200,12 @@ static int read_kernel(const guest_image_options *options, image_build *b, ferry
                         return r;
                 deb = found;
         }
-        r = kernel_package_read(deb, modules, ELEMENTS(modules), &b->kernel, reterr);
+        memcpy(wanted, modules, sizeof(modules));
+        if (options->containers) {
+                memcpy(wanted + n, container_modules, sizeof(container_modules));
+                n += ELEMENTS(container_modules);
+        }
+        r = kernel_package_read(deb, wanted, n, &b->kernel, reterr);
         if (r < 0)
                 return r;
         r = module_list_order(&b->kernel.modules, b->order, &b->n_order);
@@ -283,6 +295,8 @@ int guest_image_build(const guest_image_options *options, guest_image_result *re
                 r = read_program(options->busybox ? options->busybox : BUSYBOX,
                                  "busybox (install busybox-static, or name one)", &b->busybox,
                                  reterr);
+        if (r == 0 && options->containers)
+                r = crun_read(options->crun, &b->crun, reterr);
         if (r == 0)
                 r = read_kernel(options, b, reterr);
         if (r < 0)
@@ -294,6 +308,7 @@ int guest_image_build(const guest_image_options *options, guest_image_result *re
                 .init = { .data = b->init.data, .n = b->init.n },
                 .workload = { .data = b->workload.data, .n = b->workload.n },
                 .busybox = { .data = b->busybox.data, .n = b->busybox.n },
+                .crun = options->containers ? &b->crun : NULL,
         };
         r = initramfs_write(&content, &b->initrd);
         if (r < 0)

@@ -5,6 +5,7 @@
  * and without installing a kernel. The same inputs give the same bytes. docs/guest-image.md says
  * what is inside and which kernel parameters the guest's init knows. */
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/cleanup.h"
@@ -21,6 +22,8 @@ typedef struct guest_image_options {
         const char *cache_dir;  /* packages; default $XDG_CACHE_HOME/ferry, else ~/.cache/ferry */
         const char *kernel_deb; /* default: the one linux-image-cloud-amd64 depends on */
         const char *busybox;    /* a static one; default: busybox-static's, /bin/busybox */
+        bool containers;        /* with crun, its libraries, and modules for containers' disks */
+        const char *crun;       /* default: the installed one, /usr/bin/crun */
         const char *agent_dir;  /* has ferry-init and ferry-workload; default: beside the running
                                  * program, in its build tree, or where they are installed */
 } guest_image_options;

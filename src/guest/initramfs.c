@@ -60,6 +60,39 @@ static int add_modules(cpio_writer *w, const initramfs_content *c) {
         return r;
 }
 
+/* The folders above `path`; those of the last path are there. */
+static int add_parents(cpio_writer *w, const char *path, const char *last) {
+        for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
+                _cleanup_(freep) char *folder = strndup(path, (size_t)(slash - path));
+                int r;
+
+                if (!folder)
+                        return -ENOMEM;
+                if (strcmp(folder, "lib") == 0 ||
+                    (last && strncmp(last, path, (size_t)(slash - path) + 1) == 0))
+                        continue;
+                r = cpio_add_folder(w, folder, 0755);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int add_crun(cpio_writer *w, const crun_files *crun) {
+        const char *last = NULL;
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < crun->n; i++) {
+                const crun_file *f = &crun->items[i];
+
+                r = add_parents(w, f->path, last);
+                if (r == 0)
+                        r = cpio_add_file(w, f->path, 0755, f->data, f->n);
+                last = f->path;
+        }
+        return r;
+}
+
 int initramfs_write(const initramfs_content *c, cpio_writer *w) {
         int r;
 
@@ -68,6 +101,8 @@ int initramfs_write(const initramfs_content *c, cpio_writer *w) {
                 r = add_programs(w, c);
         if (r == 0)
                 r = add_modules(w, c);
+        if (r == 0 && c->crun)
+                r = add_crun(w, c->crun);
         if (r == 0)
                 r = cpio_finish(w);
         return r;

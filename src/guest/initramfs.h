@@ -4,6 +4,7 @@
 /* What is in the guest's initramfs, and where (docs/guest-image.md). */
 
 #include "guest/cpio.h"
+#include "guest/crun.h"
 #include "guest/kernel-package.h"
 
 typedef struct initramfs_program {
@@ -18,6 +19,7 @@ typedef struct initramfs_content {
         initramfs_program init;
         initramfs_program workload;
         initramfs_program busybox;
+        const crun_files *crun; /* NULL: without containers */
 } initramfs_content;
 
 /* `w` is then finished. Negative errno as cpio.h's. */

@@ -6,11 +6,11 @@
 #include "agent.ttrpc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "guestlink/containers.h"
 #include "guestlink/execs.h"
 #include "guestlink/guest-stdio.h"
 #include "guestlink/keeps.h"
 #include "guestlink/link.h"
-#include "guestlink/processes.h"
 
 #define GUEST_CALL_USEC (30 * USEC_PER_SEC)
 
@@ -22,7 +22,7 @@ struct guest_process {
         exec_record *record; /* in the owner's list */
         guest_stdio *io;
         bool drained; /* the guest has closed its output, and all of it was delivered */
-        bool ended;
+        bool ended, oom_killed;
         uint32_t pid, exit_status;
         uint64_t exited_at_usec;
 };

@@ -34,6 +34,7 @@ static guest_process_info info_of(const guest_process *p) {
                                      .terminal = p->record->terminal,
                                      .detached = p->record->detached,
                                      .ended = p->ended,
+                                     .oom_killed = p->oom_killed,
                                      .exit_status = p->exit_status,
                                      .exited_at_usec = p->exited_at_usec };
 }
@@ -161,6 +162,7 @@ static void on_ended(int r, const ttrpc_status *status,
                 p->ended = true;
                 p->exit_status = response->exit_status;
                 p->exited_at_usec = response->exited_at_usec;
+                p->oom_killed = response->oom_killed;
                 end_waits(g, p, 0, NULL);
         } else if (error.code == FERRY_NOT_FOUND) {
                 /* the shim before this one died before it had started it */
@@ -287,6 +289,37 @@ static void on_started(int r, const ttrpc_status *status,
         finish(o, r, &error, r < 0 ? NULL : p);
 }
 
+static int ask_create(guest_process *p, const guest_process_spec *spec, guest_operation *o) {
+        Ferry__Agent__V1__CreateContainerRequest q =
+                FERRY__AGENT__V1__CREATE_CONTAINER_REQUEST__INIT;
+        const guest_container_spec *create = spec->create;
+        Ferry__Agent__V1__File files[GUEST_CONTAINER_FILES_MAX],
+                *pointers[GUEST_CONTAINER_FILES_MAX];
+
+        if (create->n_files > ELEMENTS(files))
+                return -E2BIG;
+        for (size_t i = 0; i < create->n_files; i++) {
+                ferry__agent__v1__file__init(&files[i]);
+                files[i].mode = create->files[i].mode;
+                files[i].data = (ProtobufCBinaryData){ create->files[i].n,
+                                                       (uint8_t *)create->files[i].data };
+                pointers[i] = &files[i];
+        }
+        q.id = (char *)spec->id;
+        q.config = (ProtobufCBinaryData){ create->n_config, (uint8_t *)create->config };
+        q.disk = (char *)create->disk;
+        q.fstype = (char *)create->fstype;
+        q.upper_bytes = create->upper_bytes;
+        q.terminal = spec->terminal;
+        q.rows = spec->rows;
+        q.columns = spec->columns;
+        q.stream = p->record->stream;
+        q.files = pointers;
+        q.n_files = create->n_files;
+        return ferry_agent_v1_agent_create_container_start(
+                guest_link_client(p->owner->link), &q, &guest_call_options, on_started, o, NULL);
+}
+
 static int ask_start(guest_process *p, const guest_process_spec *spec, guest_operation *o) {
         Ferry__Agent__V1__StartRequest q = FERRY__AGENT__V1__START_REQUEST__INIT;
 
@@ -302,6 +335,10 @@ static int ask_start(guest_process *p, const guest_process_spec *spec, guest_ope
         q.rows = spec->rows;
         q.columns = spec->columns;
         q.stream = p->record->stream;
+        if (spec->container) {
+                q.container = (char *)spec->container;
+                q.process = (ProtobufCBinaryData){ spec->n_process, (uint8_t *)spec->process };
+        }
         return ferry_agent_v1_agent_start_start(guest_link_client(p->owner->link), &q,
                                                 &guest_call_options, on_started, o, NULL);
 }
@@ -337,7 +374,7 @@ int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done do
         r = o ? guest_process_open_io(p, &bad) : -ENOMEM;
         if (r == 0) {
                 guest_processes_save(g);
-                r = ask_start(p, spec, o);
+                r = spec->create ? ask_create(p, spec, o) : ask_start(p, spec, o);
         }
         if (r < 0) {
                 free(o);
@@ -434,7 +471,7 @@ static int started(guest_operation *o, int r, ferry_error *reterr) {
         return ferry_error_set_errno(reterr, r, "ask the guest's agent");
 }
 
-int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done done,
+int guest_signal(guest_processes *g, const char *id, uint32_t number, bool all, guest_done done,
                  void *userdata, ferry_error *reterr) {
         Ferry__Agent__V1__SignalRequest q = FERRY__AGENT__V1__SIGNAL_REQUEST__INIT;
         guest_process *p = guest_process_need(g, id, reterr);
@@ -445,6 +482,7 @@ int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done
         o = operation_new(g, id, done, userdata);
         q.id = p->record->id;
         q.signal = number;
+        q.all = all;
         return started(o,
                        o ? ferry_agent_v1_agent_signal_start(guest_link_client(g->link), &q,
                                                              &guest_call_options, on_signalled, o,

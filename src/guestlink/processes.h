@@ -31,6 +31,12 @@ typedef struct guest_process_spec {
         bool terminal;
         uint32_t rows, columns;
         const char *stdio[3]; /* FIFOs; "" or NULL: none */
+        /* Not NULL: in this container, and `process` (OCI's, JSON) says what runs there; env to gid
+         * are not used, and args are for lists only. */
+        const char *container;
+        const void *process;
+        size_t n_process;
+        const struct guest_container_spec *create; /* not NULL: a container, of this id */
 } guest_process_spec;
 
 typedef struct guest_process_info {
@@ -40,6 +46,7 @@ typedef struct guest_process_info {
         bool detached; /* came from another host, and waits for guest_attach() */
         uint32_t exit_status;
         uint64_t exited_at_usec;
+        bool oom_killed; /* of a container: something in it was, for want of memory */
 } guest_process_info;
 
 /* r: 0 or negative with `error`; `info` is borrowed, NULL when there is nothing to tell. Later,
@@ -69,7 +76,8 @@ int guest_wait(guest_processes *g, const char *id, bool drained, guest_done done
                ferry_error *reterr);
 /* `userdata`'s waits end without a word. */
 void guest_wait_forget(guest_processes *g, void *userdata);
-int guest_signal(guest_processes *g, const char *id, uint32_t number, guest_done done,
+/* `all`: of a container, every process in it. */
+int guest_signal(guest_processes *g, const char *id, uint32_t number, bool all, guest_done done,
                  void *userdata, ferry_error *reterr);
 int guest_resize(guest_processes *g, const char *id, uint32_t rows, uint32_t columns,
                  guest_done done, void *userdata, ferry_error *reterr);

@@ -283,7 +283,7 @@ static void send_signal(ttrpc_call *call, const Ferry__Exec__V1__SignalRequest *
                 return;
         r = need_programs(s, q->id, &error);
         if (r == 0)
-                r = guest_signal(s->programs, q->id, q->signal, on_done, c, &error);
+                r = guest_signal(s->programs, q->id, q->signal, false, on_done, c, &error);
         if (r < 0)
                 refuse(c, r, &error);
 }

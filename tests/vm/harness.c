@@ -235,22 +235,30 @@ static void status_free(Ferry__Shim__V1__StatusResponse *s) {
         ferry__shim__v1__status_response__free_unpacked(s, NULL);
 }
 
-void host_wait_detail(host *h, const char *detail) {
+static void wait_detail(host *h, const char *detail, bool be) {
         uint64_t deadline = now_usec() + DEADLINE_USEC;
 
         for (;;) {
                 Ferry__Shim__V1__StatusResponse *s = host_status(h);
                 const char *now = s->session ? s->session->detail : "";
-                bool there = strcmp(now, detail) == 0;
+                bool there = (strcmp(now, detail) == 0) == be;
 
                 if (!there && now_usec() > deadline)
-                        fail_msg("session is %s, not %s: %s", now, detail,
+                        fail_msg("session is %s, %s: %s", now, be ? detail : "still",
                                  s->session ? s->session->reason : "");
                 status_free(s);
                 if (there)
                         return;
                 nap();
         }
+}
+
+void host_wait_detail(host *h, const char *detail) {
+        wait_detail(h, detail, true);
+}
+
+void host_wait_no_longer(host *h, const char *detail) {
+        wait_detail(h, detail, false);
 }
 
 static void wait_report(host *h, const char *otherwise,

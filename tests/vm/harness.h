@@ -46,6 +46,7 @@ Ferry__Shim__V1__StatusResponse *host_status(host *h);
 Ferry__Shim__V1__TraceResponse *host_trace(host *h, const char *session, int code);
 /* Until the session's state of the table is `detail` ("" without a session). */
 void host_wait_detail(host *h, const char *detail);
+void host_wait_no_longer(host *h, const char *detail);
 /* Until QEMU has sent something. */
 void host_wait_bytes(host *h);
 /* Until QEMU has taken the order to send or to load, and needs its shim no more. */

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* A container's root: a disk's read-only file system with a tmpfs over it. Blocking: for a child.
+ */
+
+#include <stdint.h>
+
+typedef struct root_spec {
+        const char *folder; /* has or gets: lower, upper, rootfs */
+        const char *disk;   /* its serial */
+        const char *fstype;
+        uint64_t upper_bytes; /* 0: the kernel's choice */
+} root_spec;
+
+/* Waits some seconds for the disk to appear. What fails is on standard error; a negative errno. */
+int root_mount(const root_spec *spec);
+
+/* What there is of it, and the folder. */
+int root_remove(const char *folder);
