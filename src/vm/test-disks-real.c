@@ -330,6 +330,30 @@ static void test_found_again(void **state) {
         world_end(&w);
 }
 
+/* The firmware boots what was added before the guest ran, there being nothing else: the counter is
+ * in a sector of it. */
+static void test_a_guest_reads_it(void **state) {
+        _cleanup_(freep) char *text = NULL, *image = NULL;
+        sd_event *event = new_event();
+        vm_config *config = NULL;
+        side s;
+
+        side_init(&s, event);
+        image = make_image(&s, "image");
+        assert_true(asprintf(&text,
+                             "{\"memory_mb\":32,\"accelerator\":\"tcg\",\"scsi\":true,"
+                             "\"qemu\":\"%s\"}",
+                             qemu) > 0);
+        assert_int_equal(vm_config_parse(text, strlen(text), &config, NULL), 0);
+        start(&s, config, VM_MODE_NORMAL, NULL);
+        assert_int_equal(add(&s, image, "web", 5, true), 0);
+        assert_int_equal(CALL(&s, vm_cont(s.vm, on_done, &s)), 0);
+        wait_counting(&s, 1000);
+        side_done(&s);
+        vm_config_free(config);
+        sd_event_unref(event);
+}
+
 static void test_migrates(void **state) {
         static const vm_migrate_options options = { .downtime_limit_msec = 300 };
         _cleanup_(freep) char *data = NULL;
@@ -383,6 +407,7 @@ int main(void) {
                 SIDE_TEST(test_one_after_the_other),
                 SIDE_TEST(test_the_end_comes_first),
                 SIDE_TEST(test_found_again),
+                SIDE_TEST(test_a_guest_reads_it),
                 SIDE_TEST(test_migrates),
         };
 
