@@ -64,6 +64,13 @@ static void require_same(const journal *j) {
                 FUZZ_REQUIRE(a[i].closed == b[i].closed);
         }
         FUZZ_REQUIRE(!journal_current(j) == !journal_current(again));
+        if (journal_current(j)) {
+                const journal_cause *own = &journal_current(j)->cause,
+                                    *read = &journal_current(again)->cause;
+
+                FUZZ_REQUIRE(own->kind == read->kind && own->code == read->code);
+                FUZZ_REQUIRE(strcmp(own->reason, read->reason) == 0);
+        }
 }
 
 static void try_journal(void) {
@@ -75,6 +82,8 @@ static void try_journal(void) {
         require_same(j);
         if (journal_current(j)) {
                 FUZZ_REQUIRE(journal_set(j, JOURNAL_HANDED, false) == 0);
+                FUZZ_REQUIRE(journal_set_cause(j, JOURNAL_CAUSE_GUEST, 10, "it\n did") == 0);
+                require_same(j);
                 FUZZ_REQUIRE(journal_end(j) == 0);
         }
         if (journal_begin(j, "next", true, false, secret) == 0) {

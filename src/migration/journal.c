@@ -13,8 +13,9 @@
  * first 16 hex digits of TEXT's SHA-256. TEXT is one of
  *   open ID source|destination caller|direct BOOT SECRET
  *   mark NAME
+ *   cause KIND CODE WORDS
  *   close
- * and the last two speak of the session that was opened last.
+ * and the last three speak of the session that was opened last.
  */
 #define FILE_NAME  "journal"
 #define FILE_SIZE  65536U
@@ -39,6 +40,13 @@ static const char *const mark_names[_JOURNAL_MARK_MAX] = {
         [JOURNAL_RAN_AGAIN] = "ran-again", [JOURNAL_HANDED] = "handed",
         [JOURNAL_DONE] = "done",           [JOURNAL_OWNER] = "owner",
         [JOURNAL_RUNNING] = "running",     [JOURNAL_DECLINED] = "declined",
+};
+
+static const char *const cause_names[_JOURNAL_CAUSE_MAX] = {
+        [JOURNAL_CAUSE_NONE] = "none",
+        [JOURNAL_CAUSE_FAILURE] = "failure",
+        [JOURNAL_CAUSE_GUEST] = "guest",
+        [JOURNAL_CAUSE_CANCELLED] = "cancelled",
 };
 
 const char *journal_mark_name(journal_mark mark) {
@@ -124,11 +132,42 @@ static int apply_mark(journal *j, const char *name) {
         return -EBADMSG;
 }
 
+/* Kept short: the line holds it whole. */
+static void cause_set(journal_cause *cause, journal_cause_kind kind, int32_t code,
+                      const char *reason) {
+        *cause = (journal_cause){ .kind = kind, .code = code };
+        (void)snprintf(cause->reason, sizeof(cause->reason), "%s", reason);
+        for (char *c = cause->reason; *c; c++)
+                if (*c < ' ' || *c > '~')
+                        *c = '?';
+}
+
+static int apply_cause(journal *j, char *text) {
+        char *save = NULL, *kind = strtok_r(text, " ", &save), *code = strtok_r(NULL, " ", &save);
+        char *end = NULL;
+        long value;
+
+        if (!j->is_open || !kind || !code)
+                return -EBADMSG;
+        value = strtol(code, &end, 10);
+        if (*end != '\0' || value < 0 || value > JOURNAL_CODE_MAX)
+                return -EBADMSG;
+        for (size_t i = JOURNAL_CAUSE_FAILURE; i < _JOURNAL_CAUSE_MAX; i++)
+                if (strcmp(kind, cause_names[i]) == 0) {
+                        cause_set(&last(j)->cause, (journal_cause_kind)i, (int32_t)value,
+                                  save ? save : "");
+                        return 0;
+                }
+        return -EBADMSG;
+}
+
 static int apply(journal *j, char *text) {
         if (strncmp(text, "open ", 5) == 0)
                 return apply_open(j, text + 5);
         if (strncmp(text, "mark ", 5) == 0)
                 return apply_mark(j, text + 5);
+        if (strncmp(text, "cause ", 6) == 0)
+                return apply_cause(j, text + 6);
         if (strcmp(text, "close") == 0 && j->is_open) {
                 last(j)->closed = true;
                 j->is_open = false;
@@ -377,6 +416,26 @@ int journal_set(journal *j, journal_mark mark, bool sync) {
         return 0;
 }
 
+int journal_set_cause(journal *j, journal_cause_kind kind, int32_t code, const char *reason) {
+        journal_cause cause;
+        char text[LINE_MAX_];
+        int r;
+
+        if (!j->is_open || j->ending)
+                return -ENODATA;
+        if (kind == JOURNAL_CAUSE_NONE || code < 0 || code > JOURNAL_CODE_MAX)
+                return -EINVAL;
+        if (last(j)->cause.kind == kind) /* as with marks */
+                return 0;
+        cause_set(&cause, kind, code, reason);
+        snprintf(text, sizeof(text), "cause %s %d %s", cause_names[kind], (int)code, cause.reason);
+        r = append(j, text, false);
+        if (r < 0)
+                return r;
+        last(j)->cause = cause;
+        return 0;
+}
+
 int journal_end(journal *j) {
         int r;
 
@@ -405,60 +464,4 @@ const journal_session *journal_find(const journal *j, const char *session_id) {
 const journal_session *journal_sessions(const journal *j, size_t *ret_n) {
         *ret_n = j->n_sessions;
         return j->sessions;
-}
-
-static void record_mac(const journal_session *s, const char *mark, uint8_t ret[DIGEST_SIZE]) {
-        digest_part parts[] = {
-                { "ferry record 1", 14 },
-                { s->session_id, strlen(s->session_id) },
-                { mark, strlen(mark) },
-        };
-
-        digest_hmac(s->secret, parts, ELEMENTS(parts), ret);
-}
-
-int journal_record(const journal_session *session, char ret[JOURNAL_RECORD_MAX]) {
-        journal_mark mark = session->mark == JOURNAL_DONE ? JOURNAL_HANDED : session->mark;
-        char hex[2 * DIGEST_SIZE + 1];
-        uint8_t mac[DIGEST_SIZE];
-
-        if (mark != JOURNAL_HANDED && mark != JOURNAL_RUNNING && mark != JOURNAL_DECLINED)
-                return -ENODATA;
-        record_mac(session, mark_names[mark], mac);
-        hex_encode(mac, DIGEST_SIZE, hex);
-        snprintf(ret, JOURNAL_RECORD_MAX, "ferry-record-1 %s %s %s", session->session_id,
-                 mark_names[mark], hex);
-        return 0;
-}
-
-int journal_record_check(const journal_session *session, const void *record, size_t n,
-                         journal_mark *ret_mark) {
-        static const journal_mark marks[] = { JOURNAL_HANDED, JOURNAL_RUNNING, JOURNAL_DECLINED };
-        char text[JOURNAL_RECORD_MAX], *save = NULL, *word[4];
-        uint8_t mac[DIGEST_SIZE], expected[DIGEST_SIZE];
-
-        if (n == 0 || n >= sizeof(text) || memchr(record, '\0', n))
-                return -EBADMSG;
-        memcpy(text, record, n);
-        text[n] = '\0';
-        for (size_t i = 0; i < ELEMENTS(word); i++) {
-                word[i] = strtok_r(i == 0 ? text : NULL, " ", &save);
-                if (!word[i])
-                        return -EBADMSG;
-        }
-        if (strcmp(word[0], "ferry-record-1") != 0 ||
-            hex_decode(word[3], strlen(word[3]), mac, DIGEST_SIZE) < 0)
-                return -EBADMSG;
-        if (strcmp(word[1], session->session_id) != 0)
-                return -EINVAL;
-        for (size_t i = 0; i < ELEMENTS(marks); i++) {
-                if (strcmp(word[2], mark_names[marks[i]]) != 0)
-                        continue;
-                record_mac(session, word[2], expected);
-                if (!digest_equal(mac, expected))
-                        return -EKEYREJECTED;
-                *ret_mark = marks[i];
-                return 0;
-        }
-        return -EBADMSG;
 }

@@ -28,14 +28,33 @@ typedef enum journal_mark {
         _JOURNAL_MARK_MAX,
 } journal_mark;
 
+/* Why a session came to its end, for who asks after the shim was started again. */
+typedef enum journal_cause_kind {
+        JOURNAL_CAUSE_NONE,
+        JOURNAL_CAUSE_FAILURE,
+        JOURNAL_CAUSE_GUEST, /* powered off or reset itself */
+        JOURNAL_CAUSE_CANCELLED,
+        _JOURNAL_CAUSE_MAX,
+} journal_cause_kind;
+
+#define JOURNAL_CAUSE_TEXT_MAX 384U
+#define JOURNAL_CODE_MAX       16 /* gRPC's last */
+
+typedef struct journal_cause {
+        journal_cause_kind kind;
+        int32_t code; /* gRPC's */
+        char reason[JOURNAL_CAUSE_TEXT_MAX + 1];
+} journal_cause;
+
 typedef struct journal_session {
         char session_id[JOURNAL_SESSION_ID_MAX + 1];
         bool source;
         bool direct;
         uint8_t secret[DIGEST_SIZE];
         journal_mark mark;
-        bool this_boot; /* opened since this host booted */
-        bool closed;    /* a tombstone */
+        bool this_boot;      /* opened since this host booted */
+        bool closed;         /* a tombstone */
+        journal_cause cause; /* of the open session; a tombstone may have lost it */
 } journal_session;
 
 typedef struct journal journal;
@@ -53,6 +72,9 @@ int journal_begin(journal *j, const char *session_id, bool source, bool direct,
 /* The open session's. On a failure nothing is known to be on disk, and the mark in memory is the
  * old one. */
 int journal_set(journal *j, journal_mark mark, bool sync);
+/* The open session's; the reason is cut to what fits, and what is not printable becomes '?'. Not
+ * synced: it need not outlive the host. The first of a kind stays. -EINVAL: code not 0..16. */
+int journal_set_cause(journal *j, journal_cause_kind kind, int32_t code, const char *reason);
 /* Has ended also when the line could not be written: that is tried again before the next begins. */
 int journal_end(journal *j);
 

@@ -6,10 +6,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
-/* A session has some twenty entries. Progress leaves the last ones to phases: none is lost for
- * want of room, or of memory, which is taken at the beginning. */
+/* A session has some twenty entries. Progress leaves the last ones to phases, and these the very
+ * last to what ends it: none of that is lost for want of room, or of memory, which is taken at the
+ * beginning. */
 #define HISTORY_MAX     256
 #define FOR_PHASES      64
+#define FOR_ENDS        8
 #define SUBSCRIBERS_MAX 1024
 
 struct subscriber {
@@ -166,7 +168,8 @@ void notifications_set_start(notifications *n, uint64_t realtime_usec) {
 }
 
 void notifications_continue(notifications *n) {
-        n->last_id = (uint32_t)(wall_usec() >> 14);
+        /* the upper half is for those alone; milliseconds, since a new shim tells a few at once */
+        n->last_id = UINT32_C(1) << 31 | (uint32_t)(wall_usec() >> 10);
 }
 
 uint64_t notifications_start(const notifications *n) {
@@ -175,6 +178,18 @@ uint64_t notifications_start(const notifications *n) {
 
 static bool is_progress(const notification_entry *e) {
         return e->phase == PHASE__PHASE_TRANSFER_IN_PROGRESS;
+}
+
+bool notification_is_terminal(const notification_entry *e) {
+        return e->phase == PHASE__PHASE_DONE || e->phase == PHASE__PHASE_FAILED;
+}
+
+static size_t room_for(const notification_entry *e) {
+        if (is_progress(e))
+                return HISTORY_MAX - FOR_PHASES;
+        if (notification_is_terminal(e) || e->phase == PHASE__PHASE_RECOVERY_DONE)
+                return HISTORY_MAX;
+        return HISTORY_MAX - FOR_ENDS;
 }
 
 int notifications_publish(notifications *n, const notification_entry *entry) {
@@ -186,7 +201,7 @@ int notifications_publish(notifications *n, const notification_entry *entry) {
                 slot = &n->entries[n->n_entries - 1];
                 free(slot->reason);
         } else {
-                if (n->n_entries >= HISTORY_MAX - (is_progress(entry) ? FOR_PHASES : 0))
+                if (n->n_entries >= room_for(entry))
                         return -ENOSPC;
                 slot = &n->entries[n->n_entries++];
         }

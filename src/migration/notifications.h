@@ -52,8 +52,12 @@ uint64_t notifications_start(const notifications *n);
 void notifications_continue(notifications *n);
 
 /* Appends; id, origin and time are filled in; `entry->reason` is copied, if there is memory.
- * -ENOSPC when the history is full (a session has far fewer phases than that). */
+ * -ENOSPC when the history is full (a session has far fewer phases than that, and the last places
+ * are for what ends it). */
 int notifications_publish(notifications *n, const notification_entry *entry);
+
+/* DONE or FAILED: what comes behind it is how the rollback or the handover went. */
+bool notification_is_terminal(const notification_entry *entry);
 
 /* -ENOSPC beyond 1024 subscribers. Feeds at once. */
 int notifications_subscribe(notifications *n, subscriber_send send, subscriber_end end,

@@ -192,8 +192,11 @@ void session_vm_resumed(session *s, uint64_t usec) {
         }
 }
 
+/* In the transfer, and until the handover: what was asked for just before the guest was stopped is
+ * not in the copy. Before the transfer nothing was sent that it could make untrue. */
 void session_vm_reset(session *s) {
-        if (s->state != MIG_S_GREETING && s->state != MIG_S_COPYING)
+        if (!session_is_source(s) ||
+            mig_lookup(s->state, MIG_EV_TRANSFER_FAILED)->verdict == MIG_ILLEGAL)
                 return;
         s->guest_initiated = true;
         session_set_reason(s, FERRY_ABORTED, "the guest was reset during the transfer");
@@ -206,6 +209,7 @@ void session_vm_shutdown(session *s) {
                 return;
         s->guest_initiated = true;
         session_set_reason(s, FERRY_ABORTED, "the guest powered off during the migration");
+        session_note_cause(s, JOURNAL_CAUSE_GUEST); /* QEMU's end is not seen yet */
 }
 
 void session_vm_pass(session *s, uint64_t pass, uint64_t usec) {

@@ -429,7 +429,7 @@ void session_take_over(session *s) {
 static void try_again(session *s, sd_event_time_handler_t handler) {
         s->again_timer = sd_event_source_disable_unref(s->again_timer);
         if (sd_event_add_time_relative(sandbox_event(s->sb), &s->again_timer, CLOCK_MONOTONIC,
-                                       AGAIN_USEC, 0, handler, s) < 0)
+                                       AGAIN_USEC, TIMER_ACCURACY_USEC, handler, s) < 0)
                 log_error("session %s: no timer", s->id);
 }
 
@@ -471,8 +471,7 @@ void session_confirm(session *s) {
         prove_running(s);
         (void)vm_announce_self(sandbox_vm(s->sb), ANNOUNCE_ROUNDS, session_ignore_done, s);
         session_publish_blackout(s);
-        if (s->options.handover == HANDOVER__HANDOVER_DIRECT)
-                session_publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+        session_publish_done(s);
         session_trace_confirmed(s);
 }
 
@@ -487,8 +486,7 @@ void session_release(session *s) {
                 log_error("session %s: journal: %s", s->id, strerror(-r));
         s->report.total_usec = now_usec() - s->began_usec;
         session_publish_blackout(s);
-        if (s->options.handover == HANDOVER__HANDOVER_DIRECT)
-                session_publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+        session_publish_done(s);
         r = sandbox_release_vm(s->sb, session_on_discarded, s);
         if (r < 0)
                 log_error("session %s: quit QEMU: %s", s->id, strerror(-r));

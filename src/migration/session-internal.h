@@ -94,10 +94,13 @@ struct session {
         char *reason; /* why it failed or was given up */
         int code;
         bool guest_initiated;
+        bool was_cancelled; /* in the time of the shim before this one */
         bool refused;       /* the source told us that it runs the sandbox again */
         bool setup_told;    /* SETUP_DONE was published, by the source */
-        bool failed_told;   /* FAILED was published */
-        bool recovery_told; /* RECOVERY_DONE was */
+        bool failed_told;   /* FAILED was published, or that it was cancelled */
+        bool done_told;     /* DONE/SUCCESS was */
+        bool recovery_told; /* RECOVERY_DONE/SUCCESS was */
+        bool no_recovery_told;
 
         /* times: CLOCK_MONOTONIC */
         uint64_t began_usec, stopped_usec, completed_usec, offered_usec, round_trip_usec;
@@ -151,13 +154,19 @@ void session_trace_end(session *s);
 /* session-notify.c */
 void session_set_reason(session *s, ferry_code code, const char *format, ...) _printf_(3, 4);
 void session_set_reason_from(session *s, const char *what, const ferry_error *error);
-void session_publish(session *s, notification_entry *entry);
+/* Into the journal, with the reason and its code. */
+void session_note_cause(session *s, journal_cause_kind kind);
+/* What a shim before this one noted. */
+void session_take_cause(session *s, const journal_cause *cause);
+/* False: it could not be kept. */
+bool session_publish(session *s, notification_entry *entry);
 void session_publish_phase(session *s, Phase phase, PhaseState state);
 void session_publish_blackout(session *s);
 void session_publish_failure(session *s);
 void session_publish_cancelled(session *s);
-void session_publish_end(session *s, Phase phase, PhaseState state);
+void session_publish_done(session *s);
 void session_publish_recovery(session *s);
+void session_publish_no_recovery(session *s);
 
 /* session-calls.c */
 void session_complete(session *s, size_t i, int r, const ferry_error *error);

@@ -26,9 +26,31 @@ void session_set_reason_from(session *s, const char *what, const ferry_error *er
                            ferry_error_message(error));
 }
 
-void session_publish(session *s, notification_entry *entry) {
-        if (s->notifications && notifications_publish(s->notifications, entry) < 0)
-                log_warning("session %s: a notification could not be kept", s->id);
+void session_note_cause(session *s, journal_cause_kind kind) {
+        int r;
+
+        if (s->failed_told) /* the first cause is what was told */
+                return;
+        r = journal_set_cause(s->journal, kind, s->code, s->reason ? s->reason : "");
+        if (r < 0)
+                log_warning("session %s: why it ends is not in the journal: %s", s->id,
+                            strerror(-r));
+}
+
+void session_take_cause(session *s, const journal_cause *cause) {
+        if (cause->kind == JOURNAL_CAUSE_NONE)
+                return;
+        s->guest_initiated = cause->kind == JOURNAL_CAUSE_GUEST;
+        s->was_cancelled = cause->kind == JOURNAL_CAUSE_CANCELLED;
+        if (*cause->reason)
+                session_set_reason(s, (ferry_code)cause->code, "%s", cause->reason);
+}
+
+bool session_publish(session *s, notification_entry *entry) {
+        if (s->notifications && notifications_publish(s->notifications, entry) == 0)
+                return true;
+        log_warning("session %s: a notification could not be kept", s->id);
+        return false;
 }
 
 void session_publish_phase(session *s, Phase phase, PhaseState state) {
@@ -45,48 +67,64 @@ void session_publish_blackout(session *s) {
                            });
 }
 
-void session_publish_end(session *s, Phase phase, PhaseState state) {
-        session_publish(
-                s, &(notification_entry){
-                           .phase = phase, .state = state, .reason = s->reason, .code = s->code });
+/* What was not kept is not told: it is tried again when the same is to be told again. */
+static void tell_once(session *s, bool *told, Phase phase, PhaseState state, bool with_reason) {
+        notification_entry entry = { .phase = phase, .state = state };
+
+        if (with_reason) {
+                entry.reason = s->reason;
+                entry.code = s->code;
+        }
+        if (!*told)
+                *told = session_publish(s, &entry);
 }
 
-/* Once a session, whatever follows. */
+void session_publish_done(session *s) {
+        tell_once(s, &s->done_told, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS, false);
+}
+
+/* One of the two, once a session, whatever follows. */
 void session_publish_failure(session *s) {
         PhaseState state;
 
-        if (s->failed_told)
+        if (s->was_cancelled) { /* by a shim before this one */
+                session_publish_cancelled(s);
                 return;
-        s->failed_told = true;
+        }
+        session_note_cause(s, s->guest_initiated ? JOURNAL_CAUSE_GUEST : JOURNAL_CAUSE_FAILURE);
         if (s->guest_initiated)
                 state = PHASE_STATE__PHASE_STATE_GUEST_INITIATED_CANCELLATION;
         else if (session_is_source(s))
                 state = PHASE_STATE__PHASE_STATE_SOURCE_FAILED;
         else
                 state = PHASE_STATE__PHASE_STATE_DESTINATION_FAILED;
-        session_publish_end(s, PHASE__PHASE_FAILED, state);
+        tell_once(s, &s->failed_told, PHASE__PHASE_FAILED, state, true);
 }
 
 void session_publish_cancelled(session *s) {
         if (s->failed_told)
                 return;
-        s->failed_told = true;
         s->code = FERRY_CANCELLED;
         if (!s->reason)
                 s->reason = strdup("cancelled");
-        session_publish_end(s, session_is_source(s) ? PHASE__PHASE_FAILED : PHASE__PHASE_DONE,
-                            PHASE_STATE__PHASE_STATE_CANCELLED);
+        session_note_cause(s, JOURNAL_CAUSE_CANCELLED);
+        tell_once(s, &s->failed_told,
+                  session_is_source(s) ? PHASE__PHASE_FAILED : PHASE__PHASE_DONE,
+                  PHASE_STATE__PHASE_STATE_CANCELLED, true);
 }
 
-/* Once too: a RESUME of what runs already is no second recovery. */
+/* Each once too: a RESUME of what runs already is no second recovery, and a rollback that fails is
+ * tried again every two seconds. */
 void session_publish_recovery(session *s) {
-        if (s->recovery_told)
-                return;
-        s->recovery_told = true;
         if (sandbox_vm(s->sb))
-                session_publish_phase(s, PHASE__PHASE_RECOVERY_DONE,
-                                      PHASE_STATE__PHASE_STATE_SUCCESS);
+                tell_once(s, &s->recovery_told, PHASE__PHASE_RECOVERY_DONE,
+                          PHASE_STATE__PHASE_STATE_SUCCESS, false);
         else
-                session_publish_end(s, PHASE__PHASE_RECOVERY_DONE,
-                                    PHASE_STATE__PHASE_STATE_RECOVERY_FAILED);
+                session_publish_no_recovery(s);
+}
+
+void session_publish_no_recovery(session *s) {
+        if (!s->recovery_told)
+                tell_once(s, &s->no_recovery_told, PHASE__PHASE_RECOVERY_DONE,
+                          PHASE_STATE__PHASE_STATE_RECOVERY_FAILED, true);
 }

@@ -3,6 +3,28 @@
 #include "migration/recovery.h"
 #include "migration/session-internal.h"
 
+/* DONE was told before the shim ended: all was there, and it was due to finalize. */
+static bool was_ready(const journal_session *js) {
+        return js->source ? js->mark == JOURNAL_HANDED || js->mark == JOURNAL_DONE
+                          : js->mark == JOURNAL_OWNER || js->mark == JOURNAL_RUNNING;
+}
+
+/* Who subscribes now was told before, by a shim that is gone, or never: it is told again. */
+static void announce_as_found(session *s) {
+        switch ((int)s->state) {
+        case MIG_S_FAILED:
+        case MIG_D_LOST:
+                session_publish_failure(s);
+                break;
+        case MIG_D_RUNNING:
+                session_publish_blackout(s);
+                session_publish_done(s);
+                break;
+        default:
+                break;
+        }
+}
+
 int session_recover(session *s, bool running, ferry_error *reterr) {
         const journal_session *js = journal_current(s->journal);
         migration_options options;
@@ -25,10 +47,18 @@ int session_recover(session *s, bool running, ferry_error *reterr) {
         s->state = js->source ? mig_recover_source(js->mark, sandbox_vm(s->sb) != NULL, &event)
                               : mig_recover_destination(js->mark, js->this_boot,
                                                         sandbox_vm(s->sb) != NULL, running, &event);
-        session_set_reason(s, FERRY_UNAVAILABLE, "the shim was restarted during the migration");
+        session_take_cause(s, &js->cause);
+        session_set_reason(s, FERRY_UNAVAILABLE,
+                           js->source && s->state == MIG_S_FAILED
+                                   ? "the VM ended while there was no shim"
+                                   : "the shim was restarted during the migration");
         log_info("session %s: recovered as %s", s->id, mig_state_get(s->state)->name);
-        if (event != _MIG_EVENT_MAX)
+        if (!js->direct && was_ready(js))
+                session_publish_done(s);
+        if (event != _MIG_EVENT_MAX && mig_lookup(s->state, event)->verdict != MIG_ILLEGAL)
                 session_post(s, event);
+        else
+                announce_as_found(s);
         return 0;
 }
 

@@ -120,8 +120,10 @@ static void session_clear(session *s) {
         s->notice = NULL;
         s->id[0] = '\0';
         s->is_reserved = s->had_socket = s->rejoining = s->peer_lost = false;
+        s->was_cancelled = false;
         s->guest_initiated = s->refused = s->query_under_way = false;
-        s->setup_told = s->failed_told = s->recovery_told = false;
+        s->setup_told = s->failed_told = s->done_told = false;
+        s->recovery_told = s->no_recovery_told = false;
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
         s->round_trip_usec = s->go_usec = s->stopped_for_usec = s->resumed_usec = 0;
         s->stopped_wall_usec = 0;
@@ -227,8 +229,7 @@ static void act(session *s, mig_action action) {
         case MIG_ACT_SAY_READY:
                 session_say_ready(s);
                 if (s->options.handover == HANDOVER__HANDOVER_CALLER)
-                        session_publish_phase(s, PHASE__PHASE_DONE,
-                                              PHASE_STATE__PHASE_STATE_SUCCESS);
+                        session_publish_done(s);
                 break;
         case MIG_ACT_MARK_READY:
                 s->round_trip_usec = now_usec() - s->offered_usec;
@@ -237,9 +238,10 @@ static void act(session *s, mig_action action) {
                         session_post(s, MIG_EV_DUE);
                         break;
                 }
-                session_publish_phase(s, PHASE__PHASE_OFFLINE_DONE,
-                                      PHASE_STATE__PHASE_STATE_SUCCESS);
-                session_publish_phase(s, PHASE__PHASE_DONE, PHASE_STATE__PHASE_STATE_SUCCESS);
+                if (!s->done_told) /* else said again, on another connection */
+                        session_publish_phase(s, PHASE__PHASE_OFFLINE_DONE,
+                                              PHASE_STATE__PHASE_STATE_SUCCESS);
+                session_publish_done(s);
                 session_start_timer(s, session_limit_usec(s, CALLER_WAIT_USEC),
                                     MIG_EV_WAIT_TIMEOUT);
                 break;
@@ -340,8 +342,7 @@ static void announce_state(session *s, mig_state was, mig_event event) {
                 if (was == MIG_S_RECOVERING && event == MIG_EV_RAN_AGAIN)
                         session_publish_recovery(s);
                 else if (event == MIG_EV_ROLLBACK_FAILED)
-                        session_publish_end(s, PHASE__PHASE_RECOVERY_DONE,
-                                            PHASE_STATE__PHASE_STATE_RECOVERY_FAILED);
+                        session_publish_no_recovery(s);
                 break;
         case MIG_S_CANCELLED:
         case MIG_S_RESUMED:

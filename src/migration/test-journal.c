@@ -41,6 +41,50 @@ static int teardown(void **state) {
         return 0;
 }
 
+static void test_the_cause_survives(void **state) {
+        fixture *f = *state;
+        _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
+        char tedious[2 * JOURNAL_CAUSE_TEXT_MAX];
+        const journal_session *s;
+
+        memset(tedious, 'x', sizeof(tedious) - 1);
+        tedious[sizeof(tedious) - 1] = '\0';
+        tedious[3] = '\n';
+        assert_int_equal(journal_open(f->dir, &j, NULL), 0);
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_GUEST, 10, "it did"), -ENODATA);
+        assert_int_equal(journal_begin(j, "one", true, true, secret), 0);
+        assert_int_equal(journal_current(j)->cause.kind, JOURNAL_CAUSE_NONE);
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_NONE, 1, "it did"), -EINVAL);
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_GUEST, -1, "it did"), -EINVAL);
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_GUEST, 17, "it did"), -EINVAL);
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_GUEST, 10, "the guest: reset"), 0);
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_GUEST, 10, "again"), 0);
+        assert_int_equal(journal_set(j, JOURNAL_RAN_AGAIN, true), 0);
+
+        assert_int_equal(journal_open(f->dir, &again, NULL), 0);
+        s = journal_current(again);
+        assert_int_equal(s->mark, JOURNAL_RAN_AGAIN);
+        assert_int_equal(s->cause.kind, JOURNAL_CAUSE_GUEST);
+        assert_int_equal(s->cause.code, 10);
+        assert_string_equal(s->cause.reason, "the guest: reset");
+        again = journal_free(again);
+
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_FAILURE, 16, tedious), 0);
+        assert_int_equal(journal_open(f->dir, &again, NULL), 0);
+        s = journal_current(again);
+        assert_int_equal(s->cause.kind, JOURNAL_CAUSE_FAILURE);
+        assert_int_equal(strlen(s->cause.reason), JOURNAL_CAUSE_TEXT_MAX);
+        assert_memory_equal(s->cause.reason, "xxx?xxx", 7);
+        again = journal_free(again);
+
+        /* the next session begins without one */
+        assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_CANCELLED, 1, ""), 0);
+        assert_int_equal(journal_end(j), 0);
+        assert_int_equal(journal_begin(j, "two", true, true, secret), 0);
+        assert_int_equal(journal_open(f->dir, &again, NULL), 0);
+        assert_int_equal(journal_current(again)->cause.kind, JOURNAL_CAUSE_NONE);
+}
+
 static void test_marks_survive(void **state) {
         fixture *f = *state;
         _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
@@ -238,6 +282,7 @@ static void test_an_end_that_cannot_be_written(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_marks_survive, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_the_cause_survives, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_tombstones_stay, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_torn_line_never_was, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_damaged_file_is_refused, setup, teardown),

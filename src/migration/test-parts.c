@@ -82,7 +82,15 @@ static void test_there_is_always_room_for_the_end(void **state) {
                         say(n, PHASE__PHASE_SETUP_DONE);
         }
         assert_int_equal(r, -ENOSPC);
+        say(n, PHASE__PHASE_BLACKOUT_STARTED);
+        do
+                r = notifications_publish(
+                        n, &(notification_entry){ .phase = PHASE__PHASE_BLACKOUT_STARTED });
+        while (r == 0);
+        assert_int_equal(r, -ENOSPC);
         say(n, PHASE__PHASE_FAILED);
+        say(n, PHASE__PHASE_RECOVERY_DONE);
+        say(n, PHASE__PHASE_DONE);
         notifications_close(n);
 
         assert_int_equal(notifications_new(ORIGIN__ORIGIN_SOURCE, &n), 0);

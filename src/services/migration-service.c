@@ -232,10 +232,6 @@ static int send_notification(follower *f, const notification_entry *e, uint64_t 
         return migration_notifications_send(f->call, &response);
 }
 
-static bool is_terminal(const notification_entry *e) {
-        return e->phase == PHASE__PHASE_DONE || e->phase == PHASE__PHASE_FAILED;
-}
-
 /* The first generation's messages: names for the phases, text for the reason. */
 static int send_event(follower *f, const notification_entry *e, uint64_t start_usec) {
         TransferSandboxResponse response = TRANSFER_SANDBOX_RESPONSE__INIT;
@@ -283,7 +279,7 @@ static int on_send(const notification_entry *e, uint64_t start_usec, void *userd
                 follower_free(f);
                 return r;
         }
-        if (f->first_generation && is_terminal(e)) {
+        if (f->first_generation && notification_is_terminal(e)) {
                 (void)ttrpc_call_finish(f->call);
                 follower_free(f);
                 return -ESHUTDOWN;

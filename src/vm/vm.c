@@ -665,6 +665,8 @@ int vm_attach(sd_event *event, const vm_options *options, const vm_handlers *han
                 vm->phase = VM_PHASE_STARTING;
                 r = watch(vm, reterr);
         }
+        if (r == -ESRCH) /* it ended while nobody was there to see to that */
+                vm_remove_files(vm);
         if (r < 0) {
                 vm_close(vm);
                 return r;

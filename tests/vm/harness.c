@@ -364,6 +364,13 @@ static char *console_log(host *h, size_t *ret_n) {
         return text;
 }
 
+size_t guest_console_end(host *h) {
+        size_t n;
+
+        free(console_log(h, &n));
+        return n;
+}
+
 void guest_wait(host *h, const char *text, size_t *offset) {
         uint64_t deadline = now_usec() + DEADLINE_USEC;
 
@@ -399,11 +406,9 @@ void guest_send(host *h, const char *text) {
 }
 
 void guest_check(host *h) {
-        size_t offset, n;
-        char *log = console_log(h, &n);
+        size_t offset = guest_console_end(h), n;
+        char *log;
 
-        free(log);
-        offset = n;
         guest_wait(h, "H ", &offset); /* it goes on */
         guest_send(h, "c");
         guest_wait(h, "C ", &offset);

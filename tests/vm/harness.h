@@ -60,6 +60,8 @@ bool host_runs(host *h);
 /* Console: a full check of the guest's memory, and that it goes on. */
 void guest_check(host *h);
 void guest_send(host *h, const char *text);
+/* How long the console's log is, for guest_wait(). */
+size_t guest_console_end(host *h);
 /* Until the console's log has had `text`, from *offset on; *offset moves behind it. */
 void guest_wait(host *h, const char *text, size_t *offset);
 

@@ -410,37 +410,6 @@ static void test_no_socket_in_time(void **state) {
         rolled_back(p);
 }
 
-static void test_guest_resets_in_the_copy(void **state) {
-        pair *p = *state;
-        char *text;
-
-        copy_slowly(p);
-        guest_send(&p->a, "r");
-        host_wait_detail(&p->a, "S_FAILED");
-        text = history_and_cleanup(p, &p->a);
-        assert_non_null(strstr(text, "FAILED/GUEST"));
-        free(text);
-        host_wait_detail(&p->b, "D_FAILED");
-        call_cleanup(p, &p->b, 0);
-        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
-        assert_false(host_runs(&p->b));
-}
-
-static void test_guest_powers_off_in_the_copy(void **state) {
-        pair *p = *state;
-        char *text;
-
-        copy_slowly(p);
-        guest_send(&p->a, "p");
-        host_wait_detail(&p->a, "S_FAILED");
-        host_wait_detail(&p->b, "D_FAILED");
-        text = history_and_cleanup(p, &p->a);
-        assert_non_null(strstr(text, "FAILED/GUEST"));
-        free(text);
-        call_cleanup(p, &p->b, 0);
-        assert_false(host_runs(&p->a) || host_runs(&p->b));
-}
-
 /* ---- the shim's own end ---- */
 
 static void test_qemu_survives_the_shim(void **state) {
@@ -700,8 +669,6 @@ int main(int argc, char **argv) {
                 TEST(test_connection_cut_in_the_copy),
                 TEST(test_connection_cut_while_the_guest_stands),
                 TEST(test_no_socket_in_time),
-                TEST(test_guest_resets_in_the_copy),
-                TEST(test_guest_powers_off_in_the_copy),
                 TEST(test_qemu_survives_the_shim),
                 TEST(test_source_shim_dies_in_the_copy),
                 TEST(test_destination_shim_dies_after_it_took_over),
