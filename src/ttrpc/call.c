@@ -215,6 +215,8 @@ EXPORT int ttrpc_call_send(ttrpc_call *call, const uint8_t *payload, size_t n) {
         if (n > TTRPC_MESSAGE_MAX)
                 return -EMSGSIZE;
         if (ttrpc_conn_queued(&call->conn->io) >= STREAM_HIGH) {
+                if (!call->wants_room)
+                        call->waits_since = call->conn->n_waits++;
                 call->wants_room = call->conn->wants_room = true;
                 return -EAGAIN;
         }
@@ -254,12 +256,12 @@ EXPORT void ttrpc_call_set_callbacks(ttrpc_call *call,
         call->userdata = userdata;
 }
 
-/* The oldest of those that wait, so that a busy stream does not starve the others. */
+/* The one that waits longest, so that a busy stream does not starve the others. */
 static ttrpc_call *next_in_want(const server_conn *conn) {
         ttrpc_call *found = NULL;
 
         for (ttrpc_call *call = conn->calls; call; call = call->next)
-                if (call->wants_room)
+                if (call->wants_room && (!found || call->waits_since < found->waits_since))
                         found = call;
         return found;
 }

@@ -41,6 +41,7 @@ struct server_conn {
         ttrpc_conn io;
         ttrpc_call *calls;
         size_t n_calls;
+        uint64_t n_waits; /* how often a stream had to */
         uint32_t last_id;
         uint32_t events;
 };
@@ -72,6 +73,7 @@ struct ttrpc_call {
         ttrpc_call *next, **linked; /* `linked`: what points to us in the connection's list */
         uint32_t stream_id;
         bool is_stream, answered, gone, wants_room;
+        uint64_t waits_since; /* place in the queue of those that want room */
         uint64_t deadline;
         bool has_peer;
         struct ucred peer;
