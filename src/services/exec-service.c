@@ -3,23 +3,15 @@
 
 #include <string.h>
 
-#include "base/log.h"
 #include "exec.ttrpc.h"
-#include "guestlink/processes.h"
 #include "migration/session.h"
 #include "services/reply.h"
 
-#define WORDS_MAX       4096U
-#define GENERATION_SIZE 32
+#define WORDS_MAX 4096U
 
 struct exec_service {
-        sandbox *sb;
-        sd_event *event;
-        sd_event_source *look;
-        bool carried;              /* it stands, and is on its way to another host */
-        bool told;                 /* that it has moved here */
-        bool begun;                /* before that, no VM does not mean that its programs are gone */
-        guest_processes *programs; /* NULL: none were started, and none are left from before */
+        guest_access *guest;
+        session *session;
 };
 
 /* A ttrpc call that waits for the guest. */
@@ -27,114 +19,6 @@ typedef struct exec_call {
         exec_service *service;
         ttrpc_call *call;
 } exec_call;
-
-/* ---- the guest ---- */
-
-static bool has_guest(const exec_service *s) {
-        sandbox_vm_state state = sandbox_get_vm_state(s->sb);
-        ferry_vm *v = sandbox_vm(s->sb);
-
-        return v && (state == SANDBOX_VM_RUNNING || state == SANDBOX_VM_PAUSED) &&
-               vm_get_config(v)->agent;
-}
-
-/* Another VM has none of the programs of the one before. */
-static void get_generation(const exec_service *s, char ret[GENERATION_SIZE]) {
-        snprintf(ret, GENERATION_SIZE, "%d", (int)vm_get_pid(sandbox_vm(s->sb)));
-}
-
-static int open_programs(exec_service *s, ferry_error *reterr) {
-        char generation[GENERATION_SIZE];
-
-        if (s->programs)
-                return 0;
-        get_generation(s, generation);
-        return guest_processes_new(s->event, sandbox_state_dir(s->sb), generation, &s->programs,
-                                   reterr);
-}
-
-static bool has_programs_from_before(const exec_service *s) {
-        return !s->programs && faccessat(sandbox_dir_fd(s->sb), GUEST_EXECS_FILE, F_OK, 0) == 0;
-}
-
-/* The guest runs here: for the first time since it has moved, or again after all. */
-static void greet_guest(exec_service *s) {
-        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        bool moved = !s->told && vm_get_mode(sandbox_vm(s->sb)) == VM_MODE_INCOMING;
-        bool stayed = s->carried;
-
-        s->told = true;
-        s->carried = false;
-        if ((moved || has_programs_from_before(s)) && open_programs(s, &error) < 0)
-                log_warning("%s", ferry_error_message(&error));
-        if (stayed && s->programs)
-                guest_processes_stay(s->programs);
-        if ((moved || stayed) && s->programs)
-                guest_moved(s->programs, moved);
-}
-
-/* The VM has come or gone. */
-static void look(exec_service *s) {
-        sandbox_vm_state state = sandbox_get_vm_state(s->sb);
-
-        if (!s->begun)
-                return;
-        if (state == SANDBOX_VM_NONE || state == SANDBOX_VM_STOPPED) {
-                s->programs = guest_processes_free(s->programs);
-                s->carried = s->told = false;
-                guest_processes_forget(sandbox_dir_fd(s->sb));
-        } else if (state == SANDBOX_VM_RUNNING && has_guest(s))
-                greet_guest(s);
-}
-
-static int on_look(sd_event_source *source, void *userdata) {
-        look(userdata);
-        return 0;
-}
-
-void exec_service_begin(exec_service *s) {
-        s->begun = true;
-        look(s);
-}
-
-static void on_change(void *userdata) {
-        exec_service *s = userdata;
-
-        (void)sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
-}
-
-static int carry(void *userdata, uint8_t **ret, size_t *ret_n) {
-        exec_service *s = userdata;
-
-        if (!s->programs)
-                return 0;
-        s->carried = true;
-        return guest_processes_carry(s->programs, ret, ret_n);
-}
-
-static int arrive(void *userdata, const uint8_t *data, size_t n, ferry_error *reterr) {
-        exec_service *s = userdata;
-        char generation[GENERATION_SIZE];
-
-        if (!sandbox_vm(s->sb))
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENODEV,
-                                       "the VM has gone");
-        get_generation(s, generation);
-        return guest_processes_arrive(sandbox_dir_fd(s->sb), generation, data, n, reterr);
-}
-
-static int need_guest(exec_service *s, ferry_error *reterr) {
-        ferry_vm *v = sandbox_vm(s->sb);
-
-        if (v && !vm_get_config(v)->agent)
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENODEV,
-                                       "this VM has no agent's ports: \"agent\": true in its "
-                                       "configuration makes them");
-        if (!has_guest(s))
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENODEV,
-                                       "the VM does not run here");
-        return open_programs(s, reterr);
-}
 
 /* ---- calls ---- */
 
@@ -177,6 +61,7 @@ static void on_started(int r, const ferry_error *error, const guest_process_info
 static void start(ttrpc_call *call, const Ferry__Exec__V1__StartRequest *q, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         exec_service *s = userdata;
+        guest_processes *programs;
         exec_call *c = hold(s, call);
         guest_process_spec spec = {
                 .id = q->id,
@@ -200,13 +85,13 @@ static void start(ttrpc_call *call, const Ferry__Exec__V1__StartRequest *q, void
                 r = ferry_error_set(&error, FERRY_INVALID_ARGUMENT, -EINVAL,
                                     "1 to %u arguments and at most %u variables", WORDS_MAX,
                                     WORDS_MAX);
-        else if (session_is_open(sandbox_session(s->sb)))
+        else if (session_is_open(s->session))
                 r = ferry_error_set(&error, FERRY_FAILED_PRECONDITION, -EBUSY,
                                     "the sandbox is being migrated: nothing is started meanwhile");
         else
-                r = need_guest(s, &error);
+                r = guest_access_open(s->guest, &programs, &error);
         if (r == 0)
-                r = guest_exec(s->programs, &spec, on_started, c, &error);
+                r = guest_exec(programs, &spec, on_started, c, &error);
         if (r < 0)
                 refuse(c, r, &error);
 }
@@ -229,34 +114,26 @@ static void on_ended(int r, const ferry_error *error, const guest_process_info *
 static void on_waiter_gone(ttrpc_call *call, void *userdata) {
         exec_call *c = userdata;
 
-        if (c->service->programs)
-                guest_wait_forget(c->service->programs, c);
-        let_go(c);
-}
+        guest_processes *programs = guest_access_programs(c->service->guest);
 
-/* What asks for a program by its id, without a guest: there is none, unless that is on its way. */
-static int need_programs(exec_service *s, const char *id, ferry_error *reterr) {
-        if (s->carried || (!s->programs && session_is_open(sandbox_session(s->sb))))
-                return ferry_error_set(reterr, FERRY_UNAVAILABLE, -EAGAIN,
-                                       "the sandbox is being moved: ask again, here or there");
-        if (s->programs)
-                return 0;
-        return ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT, "no program '%.128s' was started",
-                               id);
+        if (programs)
+                guest_wait_forget(programs, c);
+        let_go(c);
 }
 
 static void wait_for(ttrpc_call *call, const Ferry__Exec__V1__WaitRequest *q, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         exec_service *s = userdata;
+        guest_processes *programs;
         exec_call *c = hold(s, call);
         int r;
 
         if (!c)
                 return;
         ttrpc_call_set_callbacks(call, on_waiter_gone, NULL, c);
-        r = need_programs(s, q->id, &error);
+        r = guest_access_find(s->guest, q->id, &programs, &error);
         if (r == 0)
-                r = guest_wait(s->programs, q->id, q->drained, on_ended, c, &error);
+                r = guest_wait(programs, q->id, q->drained, on_ended, c, &error);
         if (r < 0)
                 refuse(c, r, &error);
 }
@@ -276,14 +153,15 @@ static void on_done(int r, const ferry_error *error, const guest_process_info *i
 static void send_signal(ttrpc_call *call, const Ferry__Exec__V1__SignalRequest *q, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         exec_service *s = userdata;
+        guest_processes *programs;
         exec_call *c = hold(s, call);
         int r;
 
         if (!c)
                 return;
-        r = need_programs(s, q->id, &error);
+        r = guest_access_find(s->guest, q->id, &programs, &error);
         if (r == 0)
-                r = guest_signal(s->programs, q->id, q->signal, false, on_done, c, &error);
+                r = guest_signal(programs, q->id, q->signal, false, on_done, c, &error);
         if (r < 0)
                 refuse(c, r, &error);
 }
@@ -291,14 +169,15 @@ static void send_signal(ttrpc_call *call, const Ferry__Exec__V1__SignalRequest *
 static void resize(ttrpc_call *call, const Ferry__Exec__V1__ResizeRequest *q, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         exec_service *s = userdata;
+        guest_processes *programs;
         exec_call *c = hold(s, call);
         int r;
 
         if (!c)
                 return;
-        r = need_programs(s, q->id, &error);
+        r = guest_access_find(s->guest, q->id, &programs, &error);
         if (r == 0)
-                r = guest_resize(s->programs, q->id, q->rows, q->columns, on_done, c, &error);
+                r = guest_resize(programs, q->id, q->rows, q->columns, on_done, c, &error);
         if (r < 0)
                 refuse(c, r, &error);
 }
@@ -306,14 +185,15 @@ static void resize(ttrpc_call *call, const Ferry__Exec__V1__ResizeRequest *q, vo
 static void delete (ttrpc_call *call, const Ferry__Exec__V1__DeleteRequest *q, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         exec_service *s = userdata;
+        guest_processes *programs;
         exec_call *c = hold(s, call);
         int r;
 
         if (!c)
                 return;
-        r = need_programs(s, q->id, &error);
+        r = guest_access_find(s->guest, q->id, &programs, &error);
         if (r == 0)
-                r = guest_delete(s->programs, q->id, on_done, c, &error);
+                r = guest_delete(programs, q->id, on_done, c, &error);
         if (r < 0)
                 refuse(c, r, &error);
 }
@@ -322,11 +202,12 @@ static void attach(ttrpc_call *call, const Ferry__Exec__V1__AttachRequest *q, vo
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         const char *const stdio[3] = { q->in, q->out, q->err };
         exec_service *s = userdata;
+        guest_processes *programs;
         int r;
 
-        r = need_programs(s, q->id, &error);
+        r = guest_access_find(s->guest, q->id, &programs, &error);
         if (r == 0)
-                r = guest_attach(s->programs, q->id, stdio, &error);
+                r = guest_attach(programs, q->id, stdio, &error);
         if (r < 0)
                 call_fail(call, r, &error);
         else
@@ -336,11 +217,12 @@ static void attach(ttrpc_call *call, const Ferry__Exec__V1__AttachRequest *q, vo
 static void close_in(ttrpc_call *call, const Ferry__Exec__V1__CloseInRequest *q, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         exec_service *s = userdata;
+        guest_processes *programs;
         int r;
 
-        r = need_programs(s, q->id, &error);
+        r = guest_access_find(s->guest, q->id, &programs, &error);
         if (r == 0)
-                r = guest_close_in(s->programs, q->id, &error);
+                r = guest_close_in(programs, q->id, &error);
         if (r < 0)
                 call_fail(call, r, &error);
         else
@@ -370,16 +252,17 @@ static void add_to(const guest_process_info *info, void *userdata) {
 static void list(ttrpc_call *call, const Ferry__Exec__V1__ListRequest *q, void *userdata) {
         Ferry__Exec__V1__ListResponse response = FERRY__EXEC__V1__LIST_RESPONSE__INIT;
         exec_service *s = userdata;
+        guest_processes *programs = guest_access_programs(s->guest);
         listing l = { .n = 0 };
 
-        if (s->programs)
-                guest_processes_list(s->programs, add_to, &l);
+        if (programs)
+                guest_processes_list(programs, add_to, &l);
         response.programs = l.pointers;
         response.n_programs = l.n;
         (void)ferry_exec_v1_exec_list_reply(call, &response);
 }
 
-int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_service **ret) {
+int exec_service_new(ttrpc_server *server, sandbox *sb, guest_access *guest, exec_service **ret) {
         static const ferry_exec_v1_exec_methods methods = {
                 .start = start,
                 .attach = attach,
@@ -390,39 +273,22 @@ int exec_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, exec_se
                 .close_in = close_in,
                 .list = list,
         };
-        static const sandbox_guest guest = { .carry = carry, .arrive = arrive };
-        _cleanup_(exec_service_freep) exec_service *s = calloc(1, sizeof(*s));
+        exec_service *s = malloc(sizeof(*s));
         int r;
 
         if (!s)
                 return -ENOMEM;
-        *s = (exec_service){ .sb = sb, .event = sd_event_ref(event) };
-        r = sd_event_add_defer(event, &s->look, on_look, s);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
-        if (r >= 0)
-                r = ferry_exec_v1_exec_register(server, &methods, s);
-        if (r < 0)
+        *s = (exec_service){ .guest = guest, .session = sandbox_session(sb) };
+        r = ferry_exec_v1_exec_register(server, &methods, s);
+        if (r < 0) {
+                free(s);
                 return r;
-        sandbox_add_on_change(sb, on_change, s);
-        sandbox_set_guest(sb, &guest, s);
-        *ret = TAKE_PTR(s);
+        }
+        *ret = s;
         return 0;
 }
 
-void exec_service_end(exec_service *s) {
-        s->begun = false;
-        s->programs = guest_processes_free(s->programs);
-}
-
 exec_service *exec_service_free(exec_service *s) {
-        if (!s)
-                return NULL;
-        sandbox_remove_on_change(s->sb, s);
-        sandbox_set_guest(s->sb, NULL, NULL);
-        guest_processes_free(s->programs);
-        sd_event_source_disable_unref(s->look);
-        sd_event_unref(s->event);
         free(s);
         return NULL;
 }

@@ -34,6 +34,7 @@ typedef struct shim {
         sandbox *sandbox;
         migration_service *migration;
         shim_service *service;
+        guest_access *guest;
         exec_service *exec;
         sd_event_source *flush_timer;
         uint64_t flush_deadline;
@@ -59,7 +60,7 @@ static void end(shim *s) {
         /* streams and waits would otherwise be open for as long as their callers like */
         shim_service_end_watches(s->service);
         session_end_notifications(sandbox_session(s->sandbox));
-        exec_service_end(s->exec);
+        guest_access_end(s->guest);
         ttrpc_server_shutdown(s->server);
         s->flush_deadline = now_usec() + FLUSH_USEC;
         if (sd_event_add_time(s->event, &s->flush_timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_USEC,
@@ -158,7 +159,9 @@ static int make_sockets(shim *s, ferry_error *reterr) {
         if (r >= 0)
                 r = shim_service_new(s->server, s->event, s->sandbox, on_stopped, s, &s->service);
         if (r >= 0)
-                r = exec_service_new(s->server, s->event, s->sandbox, &s->exec);
+                r = guest_access_new(s->event, s->sandbox, &s->guest);
+        if (r >= 0)
+                r = exec_service_new(s->server, s->sandbox, s->guest, &s->exec);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "ttrpc server");
         return 0;
@@ -224,7 +227,7 @@ static void on_recovered(int r, const ferry_error *error, void *userdata) {
                 fail(s, "serve", &own);
                 return;
         }
-        exec_service_begin(s->exec);
+        guest_access_begin(s->guest);
         if (sandbox_vm(s->sandbox) || session_is_open(sandbox_session(s->sandbox)))
                 log_info("took the sandbox over");
         else if (s->options->config)
@@ -301,6 +304,7 @@ static void done(shim *s) {
         s->server = ttrpc_server_free(s->server);
         s->service = shim_service_free(s->service);
         s->exec = exec_service_free(s->exec);
+        s->guest = guest_access_free(s->guest);
         s->migration = migration_service_free(s->migration);
         s->sandbox = sandbox_free(s->sandbox);
         s->store = fd_store_free(s->store);
