@@ -32,6 +32,7 @@ struct channel_stream {
         ring in;
         bool in_ended;
         uint64_t told_limit;
+        bool met; /* the peer has it open: what it was told before then it does not know */
         bool window_due, answer_due, resync_due;
         bool gap; /* told of, until something fits again */
         uint64_t answer_to;
@@ -325,6 +326,8 @@ static void dispatch(channel *c, const channel_frame *frame) {
         }
         if (!s)
                 return; /* not yet open, or closed: it has no credit */
+        s->window_due |= !s->met;
+        s->met = true;
         switch (frame->type) {
         case CHANNEL_FRAME_DATA:
                 on_data(s, frame);

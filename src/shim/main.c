@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "shim/check.h"
+#include "shim/containerd.h"
 #include "shim/options.h"
 #include "shim/shim.h"
 
@@ -9,6 +10,8 @@ int main(int argc, char **argv) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         shim_options options;
 
+        if (containerd_calls(argc, argv))
+                return containerd_main(argc, argv);
         if (shim_options_parse(argc, argv, &options, &error) < 0) {
                 fprintf(stderr, "containerd-shim-ferry-v2: %s\n", ferry_error_message(&error));
                 return 2;

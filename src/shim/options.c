@@ -21,11 +21,18 @@ const char shim_help[] =
         "  --qemu PATH         this host's QEMU for sandboxes that arrive\n"
         "  --disk-root DIR     writable disks of sandboxes that arrive lie below it\n"
         "  --probe-cache FILE  remember whether KVM works here\n"
+        "  --namespace NAME    serve containerd's tasks too; with it\n"
+        "  --events SOCKET     containerd's ttrpc socket, to be told of them, and\n"
+        "  --cache-dir DIR     where their packed roots are kept\n"
         "  --ready-fd N        write \"ready\\n\" to this descriptor once the sockets listen\n"
         "  --log-level LEVEL   error, warning, info (default) or debug\n"
         "\n"
         "`check` says, as JSON, what speaks against taking the sandbox whose exported state is on\n"
         "standard input; DIR is the folder that its directory would be made in.\n"
+        "\n"
+        "Called by containerd (-namespace NAME -address SOCKET -id ID start|delete) it puts a shim "
+        "for a\n"
+        "container into the background, or clears away what one has left: docs/containers.md.\n"
         "\n"
         "SIGTERM ends the shim and leaves QEMU running; a shim started again takes it over.\n"
         "Exit status: 0 ended in order, 1 failed, 2 bad usage.\n";
@@ -38,6 +45,9 @@ enum {
         OPT_QEMU,
         OPT_DISK_ROOT,
         OPT_PROBE_CACHE,
+        OPT_NAMESPACE,
+        OPT_EVENTS,
+        OPT_CACHE_DIR,
         OPT_READY_FD,
         OPT_LOG_LEVEL,
 };
@@ -50,6 +60,9 @@ static const struct option long_options[] = {
         { "qemu", required_argument, NULL, OPT_QEMU },
         { "disk-root", required_argument, NULL, OPT_DISK_ROOT },
         { "probe-cache", required_argument, NULL, OPT_PROBE_CACHE },
+        { "namespace", required_argument, NULL, OPT_NAMESPACE },
+        { "events", required_argument, NULL, OPT_EVENTS },
+        { "cache-dir", required_argument, NULL, OPT_CACHE_DIR },
         { "ready-fd", required_argument, NULL, OPT_READY_FD },
         { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
         { "help", no_argument, NULL, 'h' },
@@ -97,6 +110,15 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
         case OPT_PROBE_CACHE:
                 o->probe_cache = value;
                 break;
+        case OPT_NAMESPACE:
+                o->namespace = value;
+                break;
+        case OPT_EVENTS:
+                o->events = value;
+                break;
+        case OPT_CACHE_DIR:
+                o->cache_dir = value;
+                break;
         case OPT_READY_FD:
                 if (parse_fd(value, &o->ready_fd) < 0)
                         return usage(reterr, "--ready-fd is not an open descriptor");
@@ -134,6 +156,8 @@ int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *re
                         return usage(reterr, "say `serve` or `check`");
                 if (!o.state_dir || (o.verb == SHIM_SERVE && !o.id))
                         return usage(reterr, "--state-dir and --id are needed");
+                if (o.namespace && (!o.cache_dir || o.cache_dir[0] != '/'))
+                        return usage(reterr, "--namespace needs --cache-dir, an absolute path");
                 if (o.state_dir[0] != '/')
                         return usage(reterr, "--state-dir is not an absolute path");
         }

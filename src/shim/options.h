@@ -22,7 +22,10 @@ typedef struct shim_options {
         const char *qemu;
         const char *disk_root;
         const char *probe_cache;
-        int ready_fd; /* -EBADF: none */
+        const char *namespace; /* of containerd; NULL: not under containerd */
+        const char *events;    /* its ttrpc socket */
+        const char *cache_dir; /* for its containers' roots */
+        int ready_fd;          /* -EBADF: none */
         ferry_log_level log_level;
 } shim_options;
 

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include <systemd/sd-event.h>
@@ -17,6 +18,7 @@
 #include "services/exec-service.h"
 #include "services/migration-service.h"
 #include "services/shim-service.h"
+#include "services/task-service.h"
 #include "ttrpc/ttrpc-sd-event.h"
 
 #define RETIRE_USEC (20 * USEC_PER_SEC)
@@ -36,6 +38,7 @@ typedef struct shim {
         shim_service *service;
         guest_access *guest;
         exec_service *exec;
+        task_service *tasks; /* NULL: not under containerd */
         sd_event_source *flush_timer;
         uint64_t flush_deadline;
         bool ending;
@@ -47,7 +50,10 @@ typedef struct shim {
 static int on_flush(sd_event_source *source, uint64_t usec, void *userdata) {
         shim *s = userdata;
 
-        if (ttrpc_server_get_pending(s->server) == 0 || now_usec() >= s->flush_deadline)
+        bool untold = s->tasks && task_service_has_events(s->tasks);
+
+        if ((ttrpc_server_get_pending(s->server) == 0 && !untold) ||
+            now_usec() >= s->flush_deadline)
                 return sd_event_exit(s->event, s->failure.code == FERRY_OK ? 0 : 1);
         (void)sd_event_source_set_time(source, now_usec() + FLUSH_STEP);
         return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
@@ -136,6 +142,47 @@ static int listen_on(const char *state_dir, const char *name, char **ret_path, i
         return 0;
 }
 
+static void on_vm_stopped(int r, const ferry_error *error, void *userdata) {
+        if (r < 0)
+                log_error("stop the VM: %s", ferry_error_message(error));
+        end(userdata);
+}
+
+/* containerd needs this shim no more. */
+static void on_shutdown(void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        shim *s = userdata;
+
+        if (s->ending)
+                return;
+        s->ending = true;
+        if (sandbox_stop(s->sandbox, true, on_vm_stopped, s, &error) < 0) {
+                log_error("stop the VM: %s", ferry_error_message(&error));
+                end(s);
+        }
+}
+
+static void on_sandbox_change(void *userdata) {
+        const shim *s = userdata;
+
+        if (s->tasks && sandbox_get_vm_state(s->sandbox) == SANDBOX_VM_STOPPED)
+                task_service_vm_gone(s->tasks);
+}
+
+static int serve_tasks(shim *s) {
+        int r;
+
+        (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+        r = task_service_new(s->server, s->event, s->sandbox, s->guest,
+                             &(task_options){ .namespace = s->options->namespace,
+                                              .events = s->options->events,
+                                              .cache_dir = s->options->cache_dir },
+                             on_shutdown, s, &s->tasks);
+        if (r == 0)
+                sandbox_add_on_change(s->sandbox, on_sandbox_change, s);
+        return r;
+}
+
 static int make_sockets(shim *s, ferry_error *reterr) {
         const char *dir = s->options->state_dir;
         int fd, r;
@@ -162,6 +209,8 @@ static int make_sockets(shim *s, ferry_error *reterr) {
                 r = guest_access_new(s->event, s->sandbox, &s->guest);
         if (r >= 0)
                 r = exec_service_new(s->server, s->sandbox, s->guest, &s->exec);
+        if (r >= 0 && s->options->namespace)
+                r = serve_tasks(s);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "ttrpc server");
         return 0;
@@ -303,6 +352,7 @@ static void done(shim *s) {
         s->attachment = ttrpc_attachment_free(s->attachment);
         s->server = ttrpc_server_free(s->server);
         s->service = shim_service_free(s->service);
+        s->tasks = task_service_free(s->tasks);
         s->exec = exec_service_free(s->exec);
         s->guest = guest_access_free(s->guest);
         s->migration = migration_service_free(s->migration);

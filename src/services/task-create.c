@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: MIT */
+/* Create: the bundle's configuration is translated, its root packed and given to the VM as a disk,
+ * and the guest makes the container. One step after the other; what fails undoes those before. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "services/task-internal.h"
+
+#define FILE_MAX      (256U << 10) /* of a bind mount */
+#define IDENTITY_SIZE 4000
+#define VM_WAIT_USEC  (60 * USEC_PER_SEC)
+#define VM_LOOK_USEC  (10 * USEC_PER_MSEC)
+
+typedef struct creation {
+        struct creation *next;
+        task_service *service; /* NULL: it has ended */
+        task *task;
+        ttrpc_call *call;
+        oci_config config;
+        char *file_data[OCI_FILES_MAX];
+        size_t file_sizes[OCI_FILES_MAX];
+        uint32_t file_modes[OCI_FILES_MAX];
+        rootfs_job *pack;
+        char *root; /* packed */
+        sd_event_source *vm_wait;
+        uint64_t vm_deadline;
+        bool unique; /* the packed root is for this container only */
+} creation;
+
+static void leave_list(creation *c) {
+        for (creation **at = &c->service->creations; *at; at = &(*at)->next)
+                if (*at == c) {
+                        *at = c->next;
+                        return;
+                }
+}
+
+static void creation_free(creation *c) {
+        if (c->service)
+                leave_list(c);
+        oci_config_done(&c->config);
+        for (size_t i = 0; i < OCI_FILES_MAX; i++)
+                free(c->file_data[i]);
+        rootfs_job_free(c->pack);
+        sd_event_source_disable_unref(c->vm_wait);
+        free(c->root);
+        ttrpc_call_unref(c->call);
+        free(c);
+}
+
+/* ---- undoing, and the end of a container ---- */
+
+static void on_disk_gone(int r, const ferry_error *error, void *userdata) {
+        if (r < 0 && r != -ECANCELED)
+                log_warning("a container's disk stays: %s", ferry_error_message(error));
+}
+
+void task_release(task *t) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (t->disk[0] && sandbox_vm(t->service->sb) &&
+            sandbox_disk_remove(t->service->sb, t->disk, on_disk_gone, NULL, &error) < 0)
+                log_warning("a container's disk stays: %s", ferry_error_message(&error));
+        if (t->image)
+                (void)unlink(t->image);
+        task_remove(t);
+}
+
+static void give_up(creation *c, int r, const ferry_error *error) {
+        call_fail(c->call, r, error);
+        if (c->service)
+                task_release(c->task);
+        creation_free(c);
+}
+
+/* What QEMU or the guest is asked for still answers, and finds that nobody waits. */
+void task_abandon_creations(task_service *s) {
+        while (s->creations) {
+                creation *c = s->creations;
+
+                s->creations = c->next;
+                c->service = NULL;
+                c->task = NULL;
+                if (c->pack || c->vm_wait) /* nobody else has it */
+                        creation_free(c);
+        }
+}
+
+/* ---- the last step: the guest ---- */
+
+static void on_created(int r, const ferry_error *error, const guest_process_info *info,
+                       void *userdata) {
+        Containerd__Task__V2__CreateTaskResponse m =
+                CONTAINERD__TASK__V2__CREATE_TASK_RESPONSE__INIT;
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        creation *c = userdata;
+        task_process *p;
+
+        if (r < 0 || !c->service) {
+                give_up(c, r < 0 ? r : -ECANCELED, error);
+                return;
+        }
+        p = task_first(c->task);
+        c->task->creating = false;
+        p->pid = task_host_pid(c->service);
+        r = task_watch(p, &own);
+        if (r < 0)
+                log_warning("%s", ferry_error_message(&own));
+        task_tell_create(c->task);
+        m.pid = p->pid;
+        (void)containerd_task_v2_task_create_reply(c->call, &m);
+        creation_free(c);
+}
+
+static int ask_guest(creation *c, ferry_error *reterr) {
+        const task_process *p = task_first(c->task);
+        guest_file files[OCI_FILES_MAX];
+        const guest_container_spec container = { .config = c->config.text,
+                                                 .n_config = strlen(c->config.text),
+                                                 .disk = c->task->disk,
+                                                 .fstype = "erofs",
+                                                 .files = files,
+                                                 .n_files = c->config.n_files };
+        guest_process_spec spec = { .id = c->task->guest_id,
+                                    .terminal = p->terminal,
+                                    .create = &container };
+        guest_processes *guest;
+        int r;
+
+        for (size_t i = 0; i < c->config.n_files; i++)
+                files[i] = (guest_file){ .mode = c->file_modes[i],
+                                         .data = c->file_data[i],
+                                         .n = c->file_sizes[i] };
+        for (size_t i = 0; i < ELEMENTS(spec.stdio); i++)
+                spec.stdio[i] = p->stdio[i];
+        r = guest_access_open(c->service->guest, &guest, reterr);
+        return r < 0 ? r : guest_exec(guest, &spec, on_created, c, reterr);
+}
+
+/* ---- its disk ---- */
+
+static void on_disk(int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        creation *c = userdata;
+
+        if (r < 0 || !c->service) {
+                if (c->service)
+                        c->task->disk[0] = '\0';
+                give_up(c, r < 0 ? r : -ECANCELED, error);
+                return;
+        }
+        r = ask_guest(c, &own);
+        if (r < 0)
+                give_up(c, r, &own);
+}
+
+static void add_disk(creation *c) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        vm_disk disk = { .path = c->root, .readonly = true, .scsi_id = VM_SCSI_ID_ANY };
+        int r;
+
+        snprintf(c->task->disk, sizeof(c->task->disk), "root-%.14s", c->task->guest_id);
+        disk.serial = c->task->disk;
+        c->vm_wait = sd_event_source_disable_unref(c->vm_wait);
+        r = sandbox_disk_add(c->service->sb, &disk, on_disk, c, &error);
+        if (r < 0) {
+                c->task->disk[0] = '\0';
+                give_up(c, r, &error);
+        }
+}
+
+/* The VM began to boot when the shim was started, a moment ago. */
+static int on_vm_wait(sd_event_source *source, uint64_t usec, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        creation *c = userdata;
+
+        if (sandbox_get_vm_state(c->service->sb) != SANDBOX_VM_STARTING)
+                add_disk(c);
+        else if (now_usec() > c->vm_deadline) {
+                ferry_error_set(&error, FERRY_DEADLINE_EXCEEDED, -ETIMEDOUT,
+                                "the VM does not start");
+                give_up(c, -ETIMEDOUT, &error);
+        } else {
+                (void)sd_event_source_set_time_relative(source, VM_LOOK_USEC);
+                (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        }
+        return 0;
+}
+
+static void on_packed(int r, const ferry_error *error, const rootfs_image *image, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        creation *c = userdata;
+
+        if (r < 0) {
+                give_up(c, r, error);
+                return;
+        }
+        c->root = strdup(image->path);
+        if (c->unique)
+                c->task->image = strdup(image->path);
+        c->pack = rootfs_job_free(c->pack);
+        c->vm_deadline = now_usec() + VM_WAIT_USEC;
+        r = c->root ? sd_event_add_time_relative(c->service->event, &c->vm_wait, CLOCK_MONOTONIC, 0,
+                                                 TIMER_ACCURACY_USEC, on_vm_wait, c)
+                    : -ENOMEM;
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "the container's root");
+                give_up(c, r, &own);
+        }
+}
+
+/* A folder that is not the same as before has another number or another time of change. */
+static void add_folder(char *identity, const char *path) {
+        size_t n = strlen(identity);
+        struct stat st;
+
+        if (stat(path, &st) == 0)
+                (void)snprintf(identity + n, IDENTITY_SIZE - n,
+                               "%s %" PRIu64 ":%" PRIu64 " %lld.%ld\n", path, (uint64_t)st.st_dev,
+                               (uint64_t)st.st_ino, (long long)st.st_ctim.tv_sec,
+                               st.st_ctim.tv_nsec);
+}
+
+static void add_folders(char *identity, const char *list) {
+        _cleanup_(freep) char *copy = strdup(list);
+        char *rest = copy, *path;
+
+        while (rest && (path = strsep(&rest, ":")))
+                add_folder(identity, path);
+}
+
+static bool folder_is_empty(const char *path) {
+        struct stat st;
+
+        return stat(path, &st) == 0 && st.st_nlink == 2 && st.st_size <= 4096;
+}
+
+/* An overlay of committed layers below an untouched one is known by its layers. Anything else may
+ * change from one container to the next, and is packed for each. */
+static bool is_shared(const Containerd__Task__V2__CreateTaskRequest *q, char *identity) {
+        bool empty = true;
+
+        if (q->n_rootfs != 1 || strcmp(q->rootfs[0]->type, "overlay") != 0)
+                return false;
+        for (size_t i = 0; i < q->rootfs[0]->n_options; i++) {
+                const char *option = q->rootfs[0]->options[i];
+
+                if (strncmp(option, "lowerdir=", 9) == 0)
+                        add_folders(identity, option + 9);
+                else if (strncmp(option, "upperdir=", 9) == 0)
+                        empty = folder_is_empty(option + 9);
+        }
+        return empty && identity[0] && strlen(identity) < IDENTITY_SIZE - 1;
+}
+
+static int make_identity(creation *c, const Containerd__Task__V2__CreateTaskRequest *q,
+                         char identity[IDENTITY_SIZE]) {
+        uint64_t number[2];
+
+        identity[0] = '\0';
+        c->unique = !is_shared(q, identity);
+        if (!c->unique)
+                return 0;
+        if (getrandom(number, sizeof(number), 0) != (ssize_t)sizeof(number))
+                return -EIO;
+        (void)snprintf(identity, IDENTITY_SIZE, "one container's %016" PRIx64 "%016" PRIx64,
+                       number[0], number[1]);
+        return 0;
+}
+
+static int pack_root(creation *c, const Containerd__Task__V2__CreateTaskRequest *q,
+                     ferry_error *reterr) {
+        char identity[IDENTITY_SIZE];
+        rootfs_mount mounts[ROOTFS_MOUNTS_MAX];
+        int r;
+
+        if (q->n_rootfs == 0 || q->n_rootfs > ROOTFS_MOUNTS_MAX)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "a root of 1 to %u mounts is needed (the container has no "
+                                       "snapshot?)",
+                                       ROOTFS_MOUNTS_MAX);
+        r = make_identity(c, q, identity);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "random numbers");
+        for (size_t i = 0; i < q->n_rootfs; i++)
+                mounts[i] = (rootfs_mount){ .type = q->rootfs[i]->type,
+                                            .source = q->rootfs[i]->source,
+                                            .target = q->rootfs[i]->target,
+                                            .options = (const char *const *)q->rootfs[i]->options,
+                                            .n_options = q->rootfs[i]->n_options };
+        return rootfs_pack(c->service->event, mounts, q->n_rootfs, c->service->cache_dir, identity,
+                           on_packed, c, &c->pack, reterr);
+}
+
+/* ---- the bundle ---- */
+
+static int read_file(creation *c, size_t i, ferry_error *reterr) {
+        const char *path = c->config.files[i];
+        struct stat st;
+        int r;
+
+        if (stat(path, &st) < 0)
+                return ferry_error_set_errno(reterr, -errno, "bind mount of %s", path);
+        if (!S_ISREG(st.st_mode))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "bind mount of %s: only single files can be brought into a "
+                                       "VM for now",
+                                       path);
+        r = file_read(AT_FDCWD, path, FILE_MAX, &c->file_data[i], &c->file_sizes[i]);
+        if (r == -EFBIG)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, r,
+                                       "bind mount of %s: it has more than %u bytes", path,
+                                       FILE_MAX);
+        c->file_modes[i] = st.st_mode & 0777;
+        return r < 0 ? ferry_error_set_errno(reterr, r, "bind mount of %s", path) : 0;
+}
+
+static int read_bundle(creation *c, const char *bundle, ferry_error *reterr) {
+        _cleanup_(freep) char *path = NULL, *text = NULL;
+        char root[128], cgroup[64], files[128];
+        size_t n;
+        int r;
+
+        if (asprintf(&path, "%s/config.json", bundle) < 0) {
+                path = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "bundle");
+        }
+        r = file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &n);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "%s", path);
+        snprintf(root, sizeof(root), GUEST_CONTAINER_ROOT_FORMAT, c->task->guest_id);
+        snprintf(cgroup, sizeof(cgroup), GUEST_CONTAINER_CGROUP_FORMAT, c->task->guest_id);
+        snprintf(files, sizeof(files), GUEST_CONTAINER_FILES_FORMAT, c->task->guest_id);
+        r = oci_translate(text, n,
+                          &(oci_options){ .root = root, .cgroup = cgroup, .files_folder = files },
+                          &c->config, reterr);
+        for (size_t i = 0; r == 0 && i < c->config.n_files; i++)
+                r = read_file(c, i, reterr);
+        for (size_t i = 0; r == 0 && i < c->config.n_notes; i++)
+                log_info("%s: left out: %s", c->task->id, c->config.notes[i]);
+        return r;
+}
+
+static int check_stdio(const Containerd__Task__V2__CreateTaskRequest *q, ferry_error *reterr) {
+        const char *const paths[] = { q->stdin, q->stdout, q->stderr };
+
+        for (size_t i = 0; i < ELEMENTS(paths); i++)
+                if (paths[i][0] && paths[i][0] != '/')
+                        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                               "%s: only FIFOs can be standard streams", paths[i]);
+        return 0;
+}
+
+void task_create(task_service *s, ttrpc_call *call,
+                 const Containerd__Task__V2__CreateTaskRequest *q) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        const char *const stdio[3] = { q->stdin, q->stdout, q->stderr };
+        creation *c;
+        int r;
+
+        if (q->id[0] == '\0' || q->bundle[0] != '/' || q->checkpoint[0]) {
+                (void)ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT,
+                                      q->checkpoint[0] ? "checkpoints are not restored: migrate"
+                                                       : "an id and an absolute bundle are needed");
+                return;
+        }
+        if (task_find(s, q->id)) {
+                (void)ttrpc_call_fail(call, TTRPC_ALREADY_EXISTS, "there is a container %.80s here",
+                                      q->id);
+                return;
+        }
+        if (s->n_tasks == TASKS_MAX) {
+                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "%u containers are here",
+                                      TASKS_MAX);
+                return;
+        }
+        c = calloc(1, sizeof(*c));
+        if (c) {
+                *c = (creation){ .service = s, .call = ttrpc_call_ref(call) };
+                c->next = s->creations;
+                s->creations = c;
+                c->task = task_new(s, q->id, q->bundle);
+        }
+        if (!c || !c->task || !task_add_process(c->task, "", stdio, q->terminal)) {
+                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "out of memory");
+                if (c && c->task)
+                        task_remove(c->task);
+                if (c)
+                        creation_free(c);
+                return;
+        }
+        r = check_stdio(q, &error);
+        if (r == 0)
+                r = read_bundle(c, q->bundle, &error);
+        if (r == 0)
+                r = pack_root(c, q, &error);
+        if (r < 0)
+                give_up(c, r, &error);
+}

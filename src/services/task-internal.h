@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* What the files of the task service share. */
+
+#include "base/clock.h"
+#include "guestlink/containers.h"
+#include "oci/oci.h"
+#include "rootfs/rootfs.h"
+#include "services/reply.h"
+#include "services/task-events.h"
+#include "services/task-service.h"
+#include "task.ttrpc.h"
+
+#define TASKS_MAX      32U
+#define TASK_EXECS_MAX 64U
+#define GUEST_ID_SIZE  32
+#define EXIT_LOST      255U
+
+typedef struct task task;
+typedef struct task_process task_process;
+
+/* A container's first process, or one that was added (exec_id). */
+struct task_process {
+        task_process *next;
+        task *task;
+        char *exec_id;                /* "": the first */
+        char guest_id[GUEST_ID_SIZE]; /* in the guest: "c1", "c1.e2" */
+        char *stdio[3];
+        bool terminal;
+        char *spec; /* of an exec that was not started: OCI's process */
+        Containerd__Task__V2__Status status;
+        sd_event_source *late; /* it has ended, and its output is still on its way */
+        bool oom_killed;
+        bool busy;     /* being started or deleted */
+        bool close_in; /* asked for before it could be done */
+        uint32_t pid, exit_status;
+        uint64_t exited_at_usec;
+        struct task_waiter *waiters;
+};
+
+typedef struct task_waiter {
+        struct task_waiter *next;
+        ttrpc_call *call;
+        task_process *process;
+} task_waiter;
+
+struct task {
+        task *next;
+        task_service *service;
+        char *id, *bundle;
+        char guest_id[GUEST_ID_SIZE];
+        char disk[VM_CONFIG_SERIAL_MAX + 1]; /* "": none was added */
+        char *image; /* a packed root of its own, to be removed with it; NULL: shared */
+        bool creating;
+        uint32_t n_execs;
+        task_process *processes; /* the first one last */
+};
+
+struct task_service {
+        sd_event *event;
+        sandbox *sb;
+        guest_access *guest;
+        task_events *events; /* NULL: nobody listens */
+        char *cache_dir;
+        void (*on_shutdown)(void *userdata);
+        void *userdata;
+        task *tasks;
+        size_t n_tasks;
+        uint32_t next_number;
+        struct creation *creations;
+};
+
+/* ---- the table ---- */
+
+task *task_find(const task_service *s, const char *id);
+/* NotFound with an error. `exec_id` "": the first. */
+task_process *task_process_find(const task_service *s, const char *id, const char *exec_id,
+                                ferry_error *reterr);
+task_process *task_first(const task *t);
+task *task_new(task_service *s, const char *id, const char *bundle);
+void task_remove(task *t);
+task_process *task_add_process(task *t, const char *exec_id, const char *const stdio[3],
+                               bool terminal);
+void task_remove_process(task_process *p);
+
+/* Its end: told to who waits and to containerd, once. */
+void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_at_usec,
+                        bool oom_killed);
+/* From here on its end is known when it comes. */
+int task_watch(task_process *p, ferry_error *reterr);
+
+uint32_t task_host_pid(const task_service *s);
+
+/* ---- task-create.c ---- */
+
+void task_create(task_service *s, ttrpc_call *call,
+                 const Containerd__Task__V2__CreateTaskRequest *q);
+/* The service ends: what is under way ends without it. */
+void task_abandon_creations(task_service *s);
+/* What a container had besides its guest: its disk, its image. */
+void task_release(task *t);
+
+/* ---- events ---- */
+
+void task_tell_create(const task *t);
+void task_tell_start(const task_process *p);
+void task_tell_exit(const task_process *p, bool oom_killed);
+void task_tell_delete(const task_process *p);
+void task_tell_exec_added(const task_process *p);
+void task_tell_paused(const task *t, bool paused);

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* What containerd's containers run on, on this host: $FERRY_CONTAINERD_CONFIG, else
+ * /etc/ferry/containerd.json, else the defaults. docs/containers.md has its fields. */
+
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+
+typedef struct containerd_config {
+        char *image; /* a folder that `ferry image build --containers` made */
+        char *root;  /* where sandboxes have their folders */
+        char *cache_dir;
+        char *accelerator;
+        uint32_t memory_mb, vcpus; /* 0: the image's */
+} containerd_config;
+
+int containerd_config_read(containerd_config **ret, ferry_error *reterr);
+/* The VM's configuration (JSON); caller frees. */
+int containerd_config_vm(const containerd_config *c, char **ret, ferry_error *reterr);
+containerd_config *containerd_config_free(containerd_config *c);

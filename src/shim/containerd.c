@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: MIT */
+#include "shim/containerd.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/digest.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "google/protobuf/timestamp.pb-c.h"
+#include "migration/journal.h"
+#include "shim/containerd-config.h"
+#include "task.pb-c.h"
+#include "vm/record.h"
+
+#define ID_SIZE    33 /* of the sandbox: letters of a hash, so that its sockets' paths are short */
+#define READY_FD   3
+#define READY_MSEC 20000
+#define END_USEC   (3 * USEC_PER_SEC) /* containerd gives `delete` five seconds */
+#define END_STEP   (10 * USEC_PER_MSEC)
+#define KILLED     (128U + SIGKILL)
+#define ARGV_MAX   32U
+
+typedef struct request {
+        const char *namespace, *address, *id, *bundle;
+        bool debug, is_delete;
+        char sandbox[ID_SIZE];
+        char *state_dir;
+        containerd_config *config;
+} request;
+
+static void request_done(request *q) {
+        free(q->state_dir);
+        containerd_config_free(q->config);
+}
+
+/* ---- the command line ---- */
+
+bool containerd_calls(int argc, char **argv) {
+        bool verb = false, namespace = false;
+
+        for (int i = 1; i < argc; i++) {
+                verb |= strcmp(argv[i], "start") == 0 || strcmp(argv[i], "delete") == 0;
+                namespace |= strncmp(argv[i], "-namespace", 10) == 0 ||
+                             strncmp(argv[i], "--namespace", 11) == 0;
+        }
+        return verb && namespace;
+}
+
+static int take_flag(request *q, const char *name, const char *value) {
+        if (strcmp(name, "namespace") == 0)
+                q->namespace = value;
+        else if (strcmp(name, "address") == 0)
+                q->address = value;
+        else if (strcmp(name, "id") == 0)
+                q->id = value;
+        else if (strcmp(name, "bundle") == 0)
+                q->bundle = value;
+        else if (strcmp(name, "publish-binary") != 0 && strcmp(name, "socket") != 0)
+                return -EINVAL;
+        return 0;
+}
+
+/* Go's flags: one dash or two, the value behind or after "=". */
+static int parse(int argc, char **argv, request *q, ferry_error *reterr) {
+        for (int i = 1; i < argc; i++) {
+                const char *name = argv[i] + strspn(argv[i], "-");
+                const char *equals = strchr(name, '=');
+                _cleanup_(freep) char *copy = NULL;
+
+                if (argv[i][0] != '-') {
+                        q->is_delete = strcmp(argv[i], "delete") == 0;
+                        if (!q->is_delete && strcmp(argv[i], "start") != 0)
+                                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                                       "%s: neither start nor delete", argv[i]);
+                        continue;
+                }
+                if (strcmp(name, "debug") == 0) {
+                        q->debug = true;
+                        continue;
+                }
+                copy = equals ? strndup(name, (size_t)(equals - name)) : strdup(name);
+                if (!copy)
+                        return ferry_error_set_errno(reterr, -ENOMEM, "arguments");
+                if (!equals && i + 1 == argc)
+                        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                               "-%s: without its value", name);
+                if (take_flag(q, copy, equals ? equals + 1 : argv[++i]) < 0)
+                        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                               "-%s: unknown", copy);
+        }
+        if (!q->namespace || !q->id || !q->address)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "-namespace, -id and -address are needed");
+        return 0;
+}
+
+/* The same container of the same containerd has the same place. */
+static int find_place(request *q, ferry_error *reterr) {
+        _cleanup_(freep) char *text = NULL;
+        uint8_t digest[DIGEST_SIZE];
+        int r;
+
+        r = containerd_config_read(&q->config, reterr);
+        if (r < 0)
+                return r;
+        if (asprintf(&text, "%s\n%s\n%s", q->address, q->namespace, q->id) < 0) {
+                text = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "place");
+        }
+        digest_sha256(text, strlen(text), digest);
+        hex_encode(digest, (ID_SIZE - 1) / 2, q->sandbox);
+        if (asprintf(&q->state_dir, "%s/%s", q->config->root, q->sandbox) < 0) {
+                q->state_dir = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "place");
+        }
+        return 0;
+}
+
+/* Whether a shim holds the place; *ret_lock otherwise, or -EBADF when there is no place. */
+static bool has_shim(const request *q, int *ret_lock) {
+        _cleanup_(freep) char *path = NULL;
+        int fd;
+
+        *ret_lock = -EBADF;
+        if (asprintf(&path, "%s/shim.lock", q->state_dir) < 0) {
+                path = NULL;
+                return true;
+        }
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return false;
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+                fd_close(fd);
+                return true;
+        }
+        *ret_lock = fd;
+        return false;
+}
+
+/* ---- start ---- */
+
+static int make_folders(const char *path, mode_t mode) {
+        _cleanup_(freep) char *copy = strdup(path);
+
+        if (!copy)
+                return -ENOMEM;
+        for (char *slash = copy + 1; slash; slash = strchr(slash + 1, '/')) {
+                if (*slash != '/')
+                        continue;
+                *slash = '\0';
+                if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+                        return -errno;
+                *slash = '/';
+        }
+        return mkdir(copy, mode) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static int make_place(const request *q, char **ret_config, ferry_error *reterr) {
+        _cleanup_(freep) char *text = NULL, *lock = NULL, *config = NULL;
+        int r, fd;
+
+        r = containerd_config_vm(q->config, &text, reterr);
+        if (r < 0)
+                return r;
+        r = make_folders(q->config->root, 0700);
+        if (r == 0)
+                r = mkdir(q->state_dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "%s", q->state_dir);
+        if (asprintf(&lock, "%s/shim.lock", q->state_dir) < 0)
+                lock = NULL;
+        if (asprintf(&config, "%s/config.json", q->state_dir) < 0)
+                config = NULL;
+        if (!lock || !config)
+                return ferry_error_set_errno(reterr, -ENOMEM, "place");
+        fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+                return ferry_error_set_errno(reterr, -errno, "%s", lock);
+        fd_close(fd);
+        r = file_replace(AT_FDCWD, config, text, strlen(text), 0600, false);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "%s", config);
+        *ret_config = TAKE_PTR(config);
+        return 0;
+}
+
+static size_t fill_argv(const request *q, const char *config, const char *cache,
+                        const char *argv[ARGV_MAX]) {
+        const char *events = getenv("TTRPC_ADDRESS");
+        size_t n = 0;
+
+        argv[n++] = "containerd-shim-ferry-v2";
+        argv[n++] = "serve";
+        argv[n++] = "--state-dir";
+        argv[n++] = q->state_dir;
+        argv[n++] = "--id";
+        argv[n++] = q->sandbox;
+        argv[n++] = "--ready-fd";
+        argv[n++] = "3";
+        argv[n++] = "--config";
+        argv[n++] = config;
+        argv[n++] = "--probe-cache";
+        argv[n++] = cache;
+        argv[n++] = "--namespace";
+        argv[n++] = q->namespace;
+        argv[n++] = "--cache-dir";
+        argv[n++] = q->config->cache_dir;
+        if (events && events[0]) {
+                argv[n++] = "--events";
+                argv[n++] = events;
+        }
+        if (q->debug) {
+                argv[n++] = "--log-level";
+                argv[n++] = "debug";
+        }
+        argv[n] = NULL;
+        return n;
+}
+
+/* In the grandchild. containerd reads what `start` prints to its end: nothing of ours stays open.
+ */
+static _Noreturn void become_shim(const request *q, const char *const argv[], int ready) {
+        _cleanup_(freep) char *log = NULL;
+        int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), log_fd = -EBADF;
+        int ready_fd = fcntl(ready, F_DUPFD_CLOEXEC, READY_FD + 1);
+        sigset_t none;
+
+        if (asprintf(&log, "%s/shim.log", q->state_dir) > 0)
+                log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (null_fd < 0 || log_fd < 0 || ready_fd < 0 || dup2(null_fd, 0) < 0 ||
+            dup2(log_fd, 1) < 0 || dup2(log_fd, 2) < 0 || dup2(ready_fd, READY_FD) < 0 ||
+            close_range(READY_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0 || chdir("/") < 0)
+                _exit(126);
+        sigemptyset(&none);
+        (void)sigprocmask(SIG_SETMASK, &none, NULL);
+        (void)execv("/proc/self/exe", (char **)argv);
+        _exit(127);
+}
+
+static int launch(const request *q, const char *const argv[], int *ret_ready, ferry_error *reterr) {
+        int fds[2];
+        pid_t pid;
+
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return ferry_error_set_errno(reterr, -errno, "pipe");
+        pid = fork();
+        if (pid == 0) {
+                (void)setsid();
+                pid = fork();
+                if (pid == 0)
+                        become_shim(q, argv, fds[1]);
+                _exit(pid < 0);
+        }
+        fd_close(fds[1]);
+        if (pid < 0) {
+                fd_close(fds[0]);
+                return ferry_error_set_errno(reterr, -EAGAIN, "fork");
+        }
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+        *ret_ready = fds[0];
+        return 0;
+}
+
+static int wait_ready(const request *q, int fd, ferry_error *reterr) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        char text[8];
+
+        if (poll(&p, 1, READY_MSEC) == 1 && read(fd, text, sizeof(text)) == 6)
+                return 0;
+        return ferry_error_set(reterr, FERRY_INTERNAL, -EIO,
+                               "the shim did not start: %s/shim.log says why", q->state_dir);
+}
+
+/* containerd 1.6 finds the shim again by this file. */
+static int tell_address(const request *q, ferry_error *reterr) {
+        _cleanup_(freep) char *address = NULL;
+        int r;
+
+        if (asprintf(&address, "unix://%s/shim.sock", q->state_dir) < 0) {
+                address = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "address");
+        }
+        r = file_replace(AT_FDCWD, "address", address, strlen(address), 0600, false);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "address");
+        if (printf("%s", address) < 0 || fflush(stdout) != 0)
+                return ferry_error_set_errno(reterr, -EIO, "standard output");
+        return 0;
+}
+
+static int start(request *q, ferry_error *reterr) {
+        _cleanup_(freep) char *config = NULL, *cache = NULL;
+        _cleanup_(closep) int ready = -EBADF, lock = -EBADF;
+        const char *argv[ARGV_MAX];
+        int r;
+
+        if (has_shim(q, &lock))
+                return tell_address(q, reterr);
+        lock = fd_close(lock);
+        r = make_place(q, &config, reterr);
+        if (r < 0)
+                return r;
+        if (asprintf(&cache, "%s/.probe", q->config->root) < 0) {
+                cache = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "start");
+        }
+        (void)fill_argv(q, config, cache, argv);
+        r = launch(q, argv, &ready, reterr);
+        if (r == 0)
+                r = wait_ready(q, ready, reterr);
+        return r < 0 ? r : tell_address(q, reterr);
+}
+
+/* ---- delete ---- */
+
+static bool session_is_open_at(int folder) {
+        _cleanup_(journal_freep) journal *j = NULL;
+
+        /* looked for first: opening one makes it */
+        if (faccessat(folder, "journal", F_OK, 0) < 0)
+                return false;
+        return journal_open(folder, &j, NULL) < 0 || journal_current(j) != NULL;
+}
+
+static void kill_vm(int folder) {
+        _cleanup_(closep) int process = -EBADF;
+        struct pollfd end = { .events = POLLIN };
+        vm_record record;
+
+        if (vm_record_read(folder, &record, NULL) < 0 ||
+            vm_record_open_process(&record, &process) < 0)
+                return;
+        (void)syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
+        end.fd = process;
+        (void)poll(&end, 1, 2000);
+}
+
+/* Only files, and only ours: nobody else has a place of such a name. */
+static void remove_place(const request *q, int folder) {
+        int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *d = copy < 0 ? NULL : fdopendir(copy);
+        struct dirent *entry;
+
+        while (d && (entry = readdir(d)))
+                (void)unlinkat(folder, entry->d_name, 0);
+        if (d)
+                closedir(d);
+        else
+                fd_close(copy);
+        (void)rmdir(q->state_dir);
+}
+
+static void clear_away(const request *q) {
+        _cleanup_(closep) int folder =
+                open(q->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        _cleanup_(closep) int lock = -EBADF;
+        uint64_t until = now_usec() + END_USEC;
+
+        if (folder < 0)
+                return;
+        /* it may be on its way out */
+        while (has_shim(q, &lock)) {
+                if (now_usec() >= until) {
+                        fprintf(stderr, "the shim of %s still runs: nothing was cleared away\n",
+                                q->id);
+                        return;
+                }
+                (void)usleep(END_STEP);
+        }
+        if (session_is_open_at(folder)) {
+                fprintf(stderr,
+                        "a migration of %s is not settled, and %s may be needed for that: nothing "
+                        "was cleared away; `ferry --root %s recover %s`\n",
+                        q->id, q->state_dir, q->config->root, q->sandbox);
+                return;
+        }
+        kill_vm(folder);
+        remove_place(q, folder);
+}
+
+static int say_deleted(ferry_error *reterr) {
+        Containerd__Task__V2__DeleteResponse m = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
+        Google__Protobuf__Timestamp at = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+        uint8_t packed[64];
+        uint64_t usec = wall_usec();
+        size_t n;
+
+        at.seconds = (int64_t)(usec / USEC_PER_SEC);
+        at.nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
+        m.exit_status = KILLED;
+        m.exited_at = &at;
+        n = containerd__task__v2__delete_response__pack(&m, packed);
+        if (fwrite(packed, 1, n, stdout) != n || fflush(stdout) != 0)
+                return ferry_error_set_errno(reterr, -EIO, "standard output");
+        return 0;
+}
+
+int containerd_main(int argc, char **argv) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(request_done) request q = { .namespace = NULL };
+        int r;
+
+        r = parse(argc, argv, &q, &error);
+        if (r == 0)
+                r = find_place(&q, &error);
+        if (r == 0 && q.is_delete) {
+                clear_away(&q);
+                r = say_deleted(&error);
+        } else if (r == 0)
+                r = start(&q, &error);
+        if (r < 0)
+                fprintf(stderr, "containerd-shim-ferry-v2: %s\n", ferry_error_message(&error));
+        return r < 0;
+}
