@@ -18,7 +18,6 @@ struct subscriber {
         notifications *owner;
         subscriber *next;
         uint32_t next_id; /* what it gets next */
-        uint64_t fed_in;  /* the round that fed it last */
         bool feeding;
         bool dead;
         subscriber_send send;
@@ -35,8 +34,8 @@ struct notifications {
         size_t n_entries;
         subscriber *subscribers;
         size_t n_subscribers;
-        uint64_t round;
-        unsigned n_pins; /* rounds under way: nobody frees us under them */
+        subscriber *to_feed; /* of the round under way: the next */
+        unsigned n_pins;     /* rounds under way: nobody frees us under them */
         bool closing;
 };
 
@@ -59,6 +58,8 @@ static void notifications_free(notifications *n) {
 static void subscriber_unlink(subscriber *s) {
         notifications *n = s->owner;
 
+        if (n->to_feed == s)
+                n->to_feed = s->next;
         for (subscriber **at = &n->subscribers; *at; at = &(*at)->next)
                 if (*at == s) {
                         *at = s->next;
@@ -128,18 +129,15 @@ subscriber *subscriber_free(subscriber *s) {
         return NULL;
 }
 
-/* A callback may end any subscriber, so each turn looks anew for one that was not fed yet. */
+/* A callback may end any subscriber, or begin a round of its own, which feeds all and leaves
+ * nothing to the one outside of it. */
 static void feed_all(notifications *n) {
-        uint64_t round = ++n->round;
         subscriber *s;
 
         n->n_pins++;
-        for (;;) {
-                for (s = n->subscribers; s && s->fed_in >= round; s = s->next)
-                        ;
-                if (!s)
-                        break;
-                s->fed_in = round;
+        n->to_feed = n->subscribers;
+        while ((s = n->to_feed)) {
+                n->to_feed = s->next;
                 subscriber_feed(s);
         }
         n->n_pins--;
@@ -228,7 +226,6 @@ int notifications_subscribe(notifications *n, subscriber_send send, subscriber_e
                 .owner = n,
                 .next = n->subscribers,
                 .next_id = 1,
-                .fed_in = n->round,
                 .send = send,
                 .end = end,
                 .userdata = userdata,

@@ -33,9 +33,12 @@ static uint64_t measure_rate(session *s, uint64_t sent) {
 
 void session_publish_progress(session *s, const vm_migration_info *info) {
         Progress progress = PROGRESS__INIT;
-        uint64_t rate = measure_rate(s, known(info->ram_transferred));
-        uint64_t remaining = known(info->ram_remaining);
+        uint64_t rate, remaining;
 
+        if (info->ram_total == VM_ABSENT) /* asked before the copy began, answered after */
+                return;
+        rate = measure_rate(s, known(info->ram_transferred));
+        remaining = known(info->ram_remaining);
         progress.bytes_total = known(info->ram_total);
         progress.bytes_sent = known(info->ram_transferred);
         progress.bytes_remaining = remaining;

@@ -139,6 +139,52 @@ static void test_dead_readers_go(void **state) {
         assert_false(dead.ended || leaving.ended);
 }
 
+/* One that ends two others when it hears of something, and says something itself. */
+typedef struct meddler {
+        notifications *n;
+        subscriber *victims[2];
+        unsigned n_heard;
+        bool ended;
+} meddler;
+
+static int meddle(const notification_entry *e, uint64_t start_usec, void *userdata) {
+        meddler *m = userdata;
+
+        if (m->n_heard++ == 0) {
+                for (size_t i = 0; i < 2; i++)
+                        m->victims[i] = subscriber_free(m->victims[i]);
+                say(m->n, PHASE__PHASE_FAILED);
+        }
+        return 1;
+}
+
+static void meddler_end(void *userdata) {
+        ((meddler *)userdata)->ended = true;
+}
+
+static void test_a_round_in_a_round(void **state) {
+        reader first = { .room = 64 }, last = { .room = 64 },
+               victims[2] = { { .room = 64 }, { .room = 64 } };
+        meddler m = { .n_heard = 0 };
+        subscriber *s;
+
+        assert_int_equal(notifications_new(ORIGIN__ORIGIN_SOURCE, &m.n), 0);
+        assert_int_equal(notifications_subscribe(m.n, take, end, &first, &s), 0);
+        assert_int_equal(notifications_subscribe(m.n, take, end, &victims[0], &m.victims[0]), 0);
+        assert_int_equal(notifications_subscribe(m.n, meddle, meddler_end, &m, &s), 0);
+        assert_int_equal(notifications_subscribe(m.n, take, end, &victims[1], &m.victims[1]), 0);
+        assert_int_equal(notifications_subscribe(m.n, take, end, &last, &s), 0);
+        say(m.n, PHASE__PHASE_SETUP_DONE);
+        assert_int_equal(notifications_n_subscribers(m.n), 3);
+        assert_int_equal(m.n_heard, 2);
+        assert_true(first.n == 2 && last.n == 2);
+        assert_true(first.phases[1] == PHASE__PHASE_FAILED && last.ids[1] == 2);
+        assert_true(victims[0].n + victims[1].n == 1); /* one was told before it went */
+        notifications_close(m.n);
+        assert_true(first.ended && last.ended && m.ended);
+        assert_false(victims[0].ended || victims[1].ended);
+}
+
 /* ---- options ---- */
 
 static void test_options_have_defaults(void **state) {
@@ -480,6 +526,7 @@ int main(void) {
                 cmocka_unit_test(test_there_is_always_room_for_the_end),
                 cmocka_unit_test(test_a_slow_reader_loses_only_progress),
                 cmocka_unit_test(test_dead_readers_go),
+                cmocka_unit_test(test_a_round_in_a_round),
                 cmocka_unit_test(test_options_have_defaults),
                 cmocka_unit_test(test_options_out_of_range_are_named),
                 cmocka_unit_test(test_options_of_the_throttle),
