@@ -22,7 +22,8 @@ func (t *run) cancelAndSettle(sid string, source, destination *subscription, tra
 	t.source.expect("a second time", cancel(sid), codes.OK)
 	t.destination.expect("a second time", cancel(sid), codes.OK)
 
-	source.waitAny("FAILED/CANCELLED", func(e event) bool { return e.is(phaseFailed, cancelled) })
+	failed := source.waitAny("FAILED/CANCELLED", func(e event) bool { return e.is(phaseFailed, cancelled) })
+	source.checkEnd(failed, uint64(codes.Canceled), "cancelled")
 	destination.waitAny("the cancel", func(e event) bool {
 		return e.is(phaseDone, cancelled) || (linked && broken(e))
 	})

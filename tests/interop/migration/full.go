@@ -153,6 +153,8 @@ func (t *run) awaitDoneAndFinalize(sid string, source, destination *subscription
 	s, d := source.waitEnd(), destination.waitEnd()
 	source.checkEvents(s, true)
 	source.checkOrder(s, setupDone, blackoutStarted, offlineDone, phaseDone)
+	source.checkFields(s)
+	destination.checkFields(d)
 	destination.checkEvents(d, true)
 	destination.checkOrder(d, phaseDone, blackoutExited)
 	lateSource.checkReplay(s, lateSource.waitEnd())

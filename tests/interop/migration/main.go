@@ -20,6 +20,7 @@ var scenarios = map[string]func(*run){
 	"matrix-light":         matrixLight,
 	"first-generation":     firstGeneration,
 	"notifications-first":  notificationsFirst,
+	"subscribers":          subscribers,
 }
 
 func main() {
@@ -31,7 +32,7 @@ func main() {
 	way := flag.String("fd-way", "process", "process or token")
 	sandbox := flag.String("sandbox-id", "", "the sandbox's `id`")
 	scenario := flag.String("scenario", "full", "full, cancel, abort-after-transfer, matrix-light, "+
-		"first-generation or notifications-first")
+		"first-generation, notifications-first or subscribers")
 	flag.Parse()
 
 	do, known := scenarios[*scenario]

@@ -158,12 +158,21 @@ func (n *subscription) waitAny(what string, wanted func(event) bool) event {
 
 // waitEnd waits for the clean end that Cleanup brings and returns all that came.
 func (n *subscription) waitEnd() []event {
+	events := n.drain()
+	n.s.r.ok("%s: Cleanup ends the stream", n.name)
+	return events
+}
+
+// drain is waitEnd without a word, for many.
+func (n *subscription) drain() []event {
 	deadline := time.After(callTimeout)
 
 	for {
 		events, ended, err, changed := n.snapshot()
 		if ended {
-			n.s.r.check(errors.Is(err, io.EOF), n.name+": Cleanup ends the stream", io.EOF, err)
+			if !errors.Is(err, io.EOF) {
+				n.s.r.fail(n.name+": Cleanup ends the stream", io.EOF.Error(), fmt.Sprint(err))
+			}
 			n.quit()
 			return events
 		}
@@ -181,14 +190,8 @@ func (n *subscription) describe(events []event) string {
 
 	for _, e := range events {
 		fmt.Fprintf(&b, "%v ", e)
-		fields, err := parseFields(e.GetNotification().ProtoReflect().GetUnknown())
-		if err != nil {
-			continue
-		}
-		for _, f := range fields {
-			if f.number == 101 && len(f.bytes) > 0 {
-				fmt.Fprintf(&b, "(%s) ", f.bytes)
-			}
+		if f, err := e.fields(); err == nil && f.reason != "" {
+			fmt.Fprintf(&b, "(%s) ", f.reason)
 		}
 	}
 	return strings.TrimSpace(b.String())
@@ -274,6 +277,11 @@ func (n *subscription) checkOrder(events []event, due ...migration.Phase) {
 // checkReplay checks that a later subscriber gets the same messages under the same ids; only
 // progress may be missing.
 func (n *subscription) checkReplay(all, first []event) {
+	n.compareReplay(all, first)
+	n.s.r.ok("%s: a late subscriber got the whole history", n.name)
+}
+
+func (n *subscription) compareReplay(all, first []event) {
 	byID := map[uint32]event{}
 	for _, e := range all {
 		byID[e.GetMessageID()] = e
@@ -293,5 +301,4 @@ func (n *subscription) checkReplay(all, first []event) {
 			n.s.r.fail(n.name+": the history keeps every phase", n.describe(all), n.describe(first))
 		}
 	}
-	n.s.r.ok("%s: a late subscriber got the whole history", n.name)
 }

@@ -183,6 +183,7 @@ else
         run_scenario --scenario matrix-light --fd-way token
         run_scenario --scenario first-generation
         run_scenario --scenario notifications-first
+        run_scenario --scenario subscribers
 fi
 echo "migration-go: $passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -29,6 +29,7 @@ type shim struct {
 	r        *report
 	name     string
 	origin   migration.Origin
+	path     string
 	fdSocket string
 	conn     *ttrpc.Client
 	migration.MigrationClient
@@ -39,9 +40,15 @@ func dialShim(r *report, name string, origin migration.Origin, path, fdSocket st
 	if err != nil {
 		return nil, err
 	}
+	s := &shim{r: r, name: name, origin: origin, path: path, fdSocket: fdSocket}
+	return s.over(c), nil
+}
+
+// over is the same side over that connection.
+func (s *shim) over(c net.Conn) *shim {
 	conn := ttrpc.NewClient(c)
-	return &shim{r: r, name: name, origin: origin, fdSocket: fdSocket, conn: conn,
-		MigrationClient: migration.NewMigrationClient(conn)}, nil
+	return &shim{r: s.r, name: s.name, origin: s.origin, path: s.path, fdSocket: s.fdSocket, conn: conn,
+		MigrationClient: migration.NewMigrationClient(conn)}
 }
 
 func callContext() (context.Context, context.CancelFunc) {
