@@ -105,21 +105,6 @@ def test_timeout(place):
     place.must("stop", "web")
 
 
-def test_events(place):
-    ferry.run(place)
-    events = place.start("events", "web", "--wait", "--json")
-    place.must("migrate", "web", "--to", place.b)
-    out, err = events.communicate(timeout=ferry.LIMIT)
-    assert events.returncode == 0, (events.returncode, err)
-    seen = [json.loads(line) for line in out.splitlines()]
-    phases = [event["notification"]["phase"] for event in seen]
-    changes = [phase for phase in phases if phase != "transfer_in_progress"]
-    assert changes[0] == "setup_done" and changes[-1] == "done", phases
-    ids = [event["message_id"] for event in seen]
-    assert ids == sorted(set(ids)), ids
-    place.must("stop", "web", root=place.b)
-
-
 def main():
     ferry.need_qemu()
     tests = [
@@ -133,7 +118,6 @@ def main():
         ("SIGHUP", lambda place: test_cancelled(place, signal.SIGHUP, 129)),
         ("SIGTERM", lambda place: test_cancelled(place, signal.SIGTERM, 143)),
         ("--timeout", test_timeout),
-        ("events", test_events),
     ]
 
     def in_a_place(test):
