@@ -16,6 +16,8 @@ struct guest_access {
         bool told;                 /* that it has moved here */
         bool begun;                /* before that, no VM does not mean that its programs are gone */
         guest_processes *programs; /* NULL: none were started, and none are left from before */
+        int (*check)(void *userdata, ferry_error *reterr);
+        void *check_userdata;
 };
 
 static bool has_guest(const guest_access *s) {
@@ -91,6 +93,19 @@ static void on_change(void *userdata) {
         (void)sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
 }
 
+static int check_export(void *userdata, ferry_error *reterr) {
+        const guest_access *s = userdata;
+
+        return s->check ? s->check(s->check_userdata, reterr) : 0;
+}
+
+void guest_access_set_export_check(guest_access *s,
+                                   int (*check)(void *userdata, ferry_error *reterr),
+                                   void *userdata) {
+        s->check = check;
+        s->check_userdata = userdata;
+}
+
 static int carry(void *userdata, uint8_t **ret, size_t *ret_n) {
         guest_access *s = userdata;
 
@@ -144,7 +159,9 @@ guest_processes *guest_access_programs(const guest_access *s) {
 }
 
 int guest_access_new(sd_event *event, sandbox *sb, guest_access **ret) {
-        static const sandbox_guest guest = { .carry = carry, .arrive = arrive };
+        static const sandbox_guest guest = { .check_export = check_export,
+                                             .carry = carry,
+                                             .arrive = arrive };
         _cleanup_(guest_access_freep) guest_access *s = calloc(1, sizeof(*s));
         int r;
 

@@ -839,6 +839,17 @@ static void on_shutdown(ttrpc_call *call, const Containerd__Task__V2__ShutdownRe
 
 /* ---- the service ---- */
 
+/* A destination has no way yet to give them to its containerd. */
+static int check_export(void *userdata, ferry_error *reterr) {
+        const task_service *s = userdata;
+
+        if (s->n_tasks == 0)
+                return 0;
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                               "container %s is containerd's, and those cannot be moved yet",
+                               s->tasks->id);
+}
+
 int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_access *guest,
                      const task_options *options, void (*on_shutdown_)(void *userdata),
                      void *userdata, task_service **ret) {
@@ -879,6 +890,7 @@ int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_a
                 r = containerd_task_v2_task_register(server, &methods, s);
         if (r < 0)
                 return r;
+        guest_access_set_export_check(guest, check_export, s);
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -890,6 +902,7 @@ bool task_service_has_events(const task_service *s) {
 task_service *task_service_free(task_service *s) {
         if (!s)
                 return NULL;
+        guest_access_set_export_check(s->guest, NULL, NULL);
         task_abandon_creations(s);
         while (s->tasks)
                 task_remove(s->tasks);

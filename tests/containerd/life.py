@@ -168,6 +168,17 @@ def test_a_shim_that_is_killed_takes_its_vm_along(place):
     place.must("container", "delete", "d4")
 
 
+def test_it_is_not_moved_yet(place):
+    start(place, "d7", "while :; do sleep 0.1; done")
+    sandbox, = place.sandboxes()
+    done = subprocess.run([place.ferry, "--root", place.root, "migrate", sandbox, "--to",
+                           os.path.join(place.folder, "other")], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=host.LIMIT)
+    assert done.returncode == 4 and "d7" in done.stderr, done
+    assert place.must("task", "exec", "--exec-id", "e1", "d7", "echo", "here").out == "here\n"
+    remove(place, "d7")
+
+
 def test_two_at_once(place):
     start(place, "d5", "while :; do sleep 0.1; done")
     start(place, "d6", "while :; do sleep 0.1; done")
