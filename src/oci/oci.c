@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #define MOUNTS_MAX 256U
+#define VERSION    "1.0.2" /* of the specification, that Debian 12's crun takes */
 
 /* ---- helpers ---- */
 
@@ -206,6 +207,9 @@ static int translate(oci_config *c, json_t *root, const oci_options *options, fe
         at = json_object_get(root, "linux");
         if (at && !json_is_object(at))
                 return invalid(reterr, "`linux` is no object");
+        /* the runtime refuses what is newer; what it does not know of that it passes over */
+        if (json_object_set_new(root, "ociVersion", json_string(VERSION)) < 0)
+                return ferry_error_set_errno(reterr, -ENOMEM, "config.json");
         translate_process(c, process);
         drop(c, root, "hooks", "programs of the host do not run in the guest");
         r = translate_mounts(c, root, options, reterr);

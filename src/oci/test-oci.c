@@ -17,7 +17,7 @@ static const oci_options options = { .root = "/g/root",
 
 /* As ctr writes it, shortened. */
 static const char of_ctr[] =
-        "{\"ociVersion\":\"1.0.2\",\"process\":{\"user\":{\"uid\":0,\"gid\":0},\"args\":[\"sh\"],"
+        "{\"ociVersion\":\"1.2.0\",\"process\":{\"user\":{\"uid\":0,\"gid\":0},\"args\":[\"sh\"],"
         "\"env\":[\"PATH=/bin\"],\"cwd\":\"/"
         "\",\"noNewPrivileges\":true,\"apparmorProfile\":\"docker\","
         "\"selinuxLabel\":\"x\",\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"hard\":1024,\"soft\":"
@@ -65,6 +65,7 @@ static void test_a_container_of_ctr(void **state) {
         size_t i;
 
         assert_string_equal(text_at(json, "root", "path"), "/g/root");
+        assert_string_equal(json_string_value(json_object_get(json, "ociVersion")), "1.0.2");
         assert_true(json_is_true(json_object_get(json_object_get(json, "root"), "readonly")));
         assert_string_equal(json_string_value(json_object_get(l, "cgroupsPath")), "/ferry/c1");
         assert_null(json_object_get(json, "hooks"));
