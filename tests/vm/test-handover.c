@@ -14,13 +14,7 @@
 
 #include <cmocka.h>
 
-#include "harness.h"
-
-#define FAILED_PRECONDITION 9
-#define INVALID_ARGUMENT    3
-
-#define STOP   FINALIZE_ACTION__FINALIZE_ACTION_STOP
-#define RESUME FINALIZE_ACTION__FINALIZE_ACTION_RESUME
+#include "steps.h"
 
 static int setup(void **state) {
         pair *p = calloc(1, sizeof(*p));
@@ -28,22 +22,6 @@ static int setup(void **state) {
         pair_start(p, 100, 256);
         *state = p;
         return 0;
-}
-
-static int teardown(void **state) {
-        pair *p = *state;
-
-        pair_end(p);
-        free(p);
-        return 0;
-}
-
-static void reach_ready(pair *p) {
-        session_open(p, true);
-        call_transfer(p, &p->a, 0, 0);
-        call_transfer(p, &p->b, 0, 0);
-        host_wait_detail(&p->a, "S_READY");
-        host_wait_detail(&p->b, "D_READY");
 }
 
 /* The source has handed over; the destination, held since READY, has not read it. */
@@ -77,19 +55,6 @@ static void join_again(pair *p) {
         connect_hosts(p);
         call_socket(p, &p->a, 0);
         call_socket_by_token(p, &p->b, 0);
-}
-
-static void cleanup_both(pair *p) {
-        call_cleanup(p, &p->a, 0);
-        call_cleanup(p, &p->b, 0);
-}
-
-static void expect_verdict(host *h, const char *verdict) {
-        Ferry__Shim__V1__StatusResponse *s = host_status(h);
-
-        assert_true(s->n_tombstones > 0);
-        assert_string_equal(s->tombstones[s->n_tombstones - 1]->verdict, verdict);
-        ferry__shim__v1__status_response__free_unpacked(s, NULL);
 }
 
 /* ---- a new socket ---- */
@@ -333,7 +298,7 @@ static void test_a_forced_stop_is_audited(void **state) {
         cleanup_both(p);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, end_pair)
 
 /* One argument: a pattern, to run only the tests that it names. */
 int main(int argc, char **argv) {

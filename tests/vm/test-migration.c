@@ -18,15 +18,7 @@
 
 #include <cmocka.h>
 
-#include "harness.h"
-
-#define FAILED_PRECONDITION 9
-#define INVALID_ARGUMENT    3
-#define ALREADY_EXISTS      6
-#define UNIMPLEMENTED       12
-
-#define STOP   FINALIZE_ACTION__FINALIZE_ACTION_STOP
-#define RESUME FINALIZE_ACTION__FINALIZE_ACTION_RESUME
+#include "steps.h"
 
 static int setup(void **state) {
         pair *p = calloc(1, sizeof(*p));
@@ -44,55 +36,6 @@ static int setup_with_few_writes(void **state) {
         return 0;
 }
 
-static int teardown(void **state) {
-        pair *p = *state;
-
-        pair_end(p);
-        free(p);
-        return 0;
-}
-
-/* So slow that it is still copying whenever we look. */
-static void make_slow(pair *p) {
-        p->options.optional_max_bandwidth_case =
-                INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH_MAX_BANDWIDTH;
-        p->options.max_bandwidth = 65536;
-}
-
-static void make_fast(pair *p) {
-        p->options.optional_max_bandwidth_case =
-                INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH__NOT_SET;
-}
-
-static void transfer_both(pair *p) {
-        call_transfer(p, &p->a, 0, 0);
-        call_transfer(p, &p->b, 0, 0);
-}
-
-static void copy_slowly(pair *p) {
-        make_slow(p);
-        session_open(p, true);
-        transfer_both(p);
-        host_wait_detail(&p->a, "S_COPYING");
-        host_wait_detail(&p->b, "D_LOADING");
-        host_wait_bytes(&p->a);
-        make_fast(p);
-}
-
-static void reach_ready(pair *p) {
-        session_open(p, true);
-        transfer_both(p);
-        host_wait_detail(&p->a, "S_READY");
-        host_wait_detail(&p->b, "D_READY");
-}
-
-static void expect_history(pair *p, host *h, const char *expected) {
-        char *text = history_and_cleanup(p, h);
-
-        assert_string_equal(text, expected);
-        free(text);
-}
-
 /* Whatever happened: the same VM migrates, and comes back. */
 static void then_all_is_well(pair *p) {
         make_fast(p);
@@ -101,14 +44,6 @@ static void then_all_is_well(pair *p) {
         assert_exactly_one_runs(p, &p->b);
         migrate_whole(p, &p->b, &p->a);
         assert_exactly_one_runs(p, &p->a);
-}
-
-static void expect_verdict(host *h, const char *verdict) {
-        Ferry__Shim__V1__StatusResponse *s = host_status(h);
-
-        assert_true(s->n_tombstones > 0);
-        assert_string_equal(s->tombstones[s->n_tombstones - 1]->verdict, verdict);
-        ferry__shim__v1__status_response__free_unpacked(s, NULL);
 }
 
 static void rolled_back(pair *p) {
@@ -646,7 +581,7 @@ static void test_bad_input_changes_nothing(void **state) {
         rolled_back(p);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, end_pair)
 
 /* One argument: a pattern, to run only the tests that it names. */
 int main(int argc, char **argv) {
@@ -674,10 +609,10 @@ int main(int argc, char **argv) {
                 TEST(test_destination_shim_dies_after_it_took_over),
                 TEST(test_a_spent_source_is_remembered),
                 cmocka_unit_test_setup_teardown(test_a_spent_source_hands_over_by_itself,
-                                                setup_with_few_writes, teardown),
+                                                setup_with_few_writes, end_pair),
                 TEST(test_a_destination_qemu_that_hangs_in_the_copy),
                 cmocka_unit_test_setup_teardown(test_a_destination_qemu_that_hangs_in_the_blackout,
-                                                setup_with_little_memory, teardown),
+                                                setup_with_little_memory, end_pair),
                 TEST(test_a_sandbox_that_moved_is_not_booted_again),
                 TEST(test_bad_input_changes_nothing),
         };
