@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "google/protobuf/timestamp.pb-c.h"
 #include "migration/journal.h"
+#include "oci/oci.h"
 #include "shim/containerd-config.h"
 #include "task.pb-c.h"
 #include "vm/record.h"
@@ -29,9 +30,13 @@
 #define KILLED     (128U + SIGKILL)
 #define ARGV_MAX   32U
 
+/* The CRI plugin\'s, where the runtime groups containers (without the Sandbox API). */
+#define POD_ANNOTATION "io.kubernetes.cri.sandbox-id"
+
 typedef struct request {
         const char *namespace, *address, *id, *bundle;
         bool debug, is_delete;
+        char *pod; /* the id of the sandbox that this one belongs to; NULL: its own */
         char sandbox[ID_SIZE];
         char *state_dir;
         containerd_config *config;
@@ -39,6 +44,7 @@ typedef struct request {
 
 static void request_done(request *q) {
         free(q->state_dir);
+        free(q->pod);
         containerd_config_free(q->config);
 }
 
@@ -103,7 +109,21 @@ static int parse(int argc, char **argv, request *q, ferry_error *reterr) {
         return 0;
 }
 
-/* The same container of the same containerd has the same place. */
+/* A container of a pod says so in its bundle, where containerd calls us. */
+static void find_pod(request *q) {
+        _cleanup_(freep) char *text = NULL;
+        size_t n;
+
+        if (file_read(AT_FDCWD, "config.json", OCI_TEXT_MAX, &text, &n) < 0)
+                return; /* a pod's own, which may have none */
+        q->pod = oci_annotation(text, n, POD_ANNOTATION);
+        if (q->pod && strcmp(q->pod, q->id) == 0) {
+                free(q->pod);
+                q->pod = NULL;
+        }
+}
+
+/* The same container, or pod, of the same containerd has the same place. */
 static int find_place(request *q, ferry_error *reterr) {
         _cleanup_(freep) char *text = NULL;
         uint8_t digest[DIGEST_SIZE];
@@ -112,7 +132,8 @@ static int find_place(request *q, ferry_error *reterr) {
         r = containerd_config_read(&q->config, reterr);
         if (r < 0)
                 return r;
-        if (asprintf(&text, "%s\n%s\n%s", q->address, q->namespace, q->id) < 0) {
+        find_pod(q);
+        if (asprintf(&text, "%s\n%s\n%s", q->address, q->namespace, q->pod ? q->pod : q->id) < 0) {
                 text = NULL;
                 return ferry_error_set_errno(reterr, -ENOMEM, "place");
         }
@@ -307,6 +328,10 @@ static int start(request *q, ferry_error *reterr) {
         if (has_shim(q, &lock))
                 return tell_address(q, reterr);
         lock = fd_close(lock);
+        if (q->pod)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
+                                       "%s belongs to the sandbox %s, which has no shim", q->id,
+                                       q->pod);
         r = make_place(q, &config, reterr);
         if (r < 0)
                 return r;
@@ -414,7 +439,8 @@ int containerd_main(int argc, char **argv) {
         if (r == 0)
                 r = find_place(&q, &error);
         if (r == 0 && q.is_delete) {
-                clear_away(&q);
+                if (!q.pod) /* the pod's shim goes with the pod */
+                        clear_away(&q);
                 r = say_deleted(&error);
         } else if (r == 0)
                 r = start(&q, &error);

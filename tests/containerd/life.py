@@ -182,6 +182,26 @@ def test_it_is_not_moved_yet(place):
     remove(place, "d7")
 
 
+def test_a_pod(place):
+    """Grouped as the CRI plugin groups them: one VM, whose disks come and go while it runs."""
+    label = ("--label", "io.kubernetes.cri.sandbox-id=pod1")
+    loop = ("sh", "-c", "while :; do sleep 0.1; done")
+    for name in "pod1", "app1", "app2":
+        place.must("run", "-d", "--runtime", host.RUNTIME, *label, host.IMAGE, name, *loop)
+    assert len(place.sandboxes()) == 1
+    result = place.must("task", "exec", "--exec-id", "e1", "app2", "echo", "in app2")
+    assert result.out == "in app2\n", result
+    remove(place, "app1")
+    place.must("run", "-d", "--runtime", host.RUNTIME, *label, host.IMAGE, "app3", *loop)
+    for name in "app2", "app3", "pod1":
+        assert state(place, name) == "RUNNING"
+        remove(place, name)
+    host.wait_for("nothing left", lambda: not place.sandboxes())
+    result = place.ctr("run", "--rm", "--runtime", host.RUNTIME, *label, host.IMAGE, "app4", "true")
+    assert result.code != 0 and "pod1" in result.err, result
+    place.ctr("container", "delete", "app4")
+
+
 def test_two_at_once(place):
     start(place, "d5", "while :; do sleep 0.1; done")
     start(place, "d6", "while :; do sleep 0.1; done")
