@@ -274,6 +274,29 @@ static void test_who_comes_after_the_end_has_all(void **state) {
         follower_leave(&early);
 }
 
+/* It is tried again and again; that is told when it begins and when it is over. */
+static void test_a_rollback_that_fails_is_told_once(void **state) {
+        static follower f;
+        pair *p = *state;
+        pid_t qemu;
+
+        copy_slowly(p);
+        follower_start(&f, p, &p->a);
+        qemu = host_qemu(&p->a);
+        assert_int_equal(kill(qemu, SIGSTOP), 0);
+        call_cancel(p, &p->a, FAILED_PRECONDITION);
+        host_wait_detail(&p->a, "S_RECOVERING"); /* again, by itself */
+        host_wait_detail(&p->a, "S_FAILED");
+        assert_int_equal(kill(qemu, SIGCONT), 0);
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
+        cleanup_both(p);
+        follower_wait_end(&f);
+        expect_text(&f, "SETUP_DONE/SUCCESS FAILED/CANCELLED RECOVERY_DONE/RECOVERY_FAILED "
+                        "RECOVERY_DONE/SUCCESS");
+        follower_leave(&f);
+        assert_exactly_one_runs(p, &p->a);
+}
+
 /* ---- what each has ---- */
 
 static void expect_plain(const follower *f, Origin origin) {
@@ -373,6 +396,7 @@ int main(int argc, char **argv) {
                 TEST(test_power_off_after_the_move),
                 TEST(test_who_comes_again_is_told_the_same),
                 TEST(test_who_comes_after_the_end_has_all),
+                TEST(test_a_rollback_that_fails_is_told_once),
                 TEST(test_the_fields_of_a_move),
         };
 
