@@ -23,10 +23,12 @@ static int print_table(const Ferry__Exec__V1__ListResponse *list) {
                 return -ENOMEM;
         for (size_t i = 0; i < list->n_programs; i++) {
                 const Ferry__Exec__V1__Program *p = list->programs[i];
-                char pid[16] = "-", state[32] = "running";
+                char pid[16] = "-", state[40] = "running";
 
                 if (p->pid > 0)
                         snprintf(pid, sizeof(pid), "%u", p->pid);
+                if (p->detached) /* came with the sandbox; who ran it has not followed yet */
+                        snprintf(state, sizeof(state), "%s", "running, nobody attached");
                 if (p->ended)
                         snprintf(state, sizeof(state), "ended: %u", p->exit_status);
                 if (table_add(t, (const char *[]){ p->id, pid, p->terminal ? "yes" : "no",
