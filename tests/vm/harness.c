@@ -27,7 +27,7 @@
 #include "google/protobuf/duration.pb-c.h"
 #include "socket.pb-c.h"
 
-#define DEADLINE_USEC (60 * USEC_PER_SEC)
+#define DEADLINE_USEC (120 * USEC_PER_SEC)
 #define POLL_USEC     (2 * USEC_PER_MSEC)
 
 static const ttrpc_call_options call_options = { .timeout_usec = DEADLINE_USEC };

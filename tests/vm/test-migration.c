@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
+
 #include "steps.h"
 
 static int setup(void **state) {
@@ -443,6 +445,57 @@ static void test_a_spent_source_hands_over_by_itself(void **state) {
         assert_exactly_one_runs(p, &p->b);
 }
 
+/* The copy goes on without the destination's shim, which then finds an offer. */
+static void hold_destination_until_offered(pair *p) {
+        make_slow(p);
+        p->options.max_bandwidth = 2000000; /* seconds, so that the destination is held in time */
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_setup(&p->b);
+        assert_int_equal(kill(p->b.pid, SIGSTOP), 0);
+        host_wait_detail(&p->a, "S_OFFERED");
+}
+
+static void test_an_offer_that_nobody_answers_ends_the_move(void **state) {
+        pair *p = *state;
+
+        hold_destination_until_offered(p);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
+        assert_int_equal(kill(p->b.pid, SIGCONT), 0);
+        host_wait_detail(&p->b, "D_FAILED"); /* it was refused */
+        rolled_back(p);
+}
+
+/* HANDOVER_CALLER: the guest stands until the caller has decided, and not for ever. */
+static void test_a_caller_that_never_finalizes(void **state) {
+        pair *p = *state;
+
+        reach_ready(p);
+        host_wait_detail(&p->a, "S_FAILED");
+        host_wait_vm(&p->a, FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING);
+        host_wait_detail(&p->b, "D_FAILED");
+        rolled_back(p);
+}
+
+/* An offer that waits as long, with four times the patience: it does not end the move. */
+static void test_longer_limits(void **state) {
+        pair *p = *state;
+        uint64_t over;
+
+        p->options.prepare_memory_transfer_mode = true;
+        hold_destination_until_offered(p);
+        for (over = now_usec() + 11 * USEC_PER_SEC; now_usec() < over;) /* the limit: 10 s */
+                host_wait_detail(&p->a, "S_OFFERED");
+        assert_int_equal(kill(p->b.pid, SIGCONT), 0);
+        host_wait_detail(&p->a, "S_READY");
+        call_finalize(p, &p->a, STOP, 0);
+        call_finalize(p, &p->b, RESUME, 0);
+        call_cleanup(p, &p->a, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_exactly_one_runs(p, &p->b);
+}
+
 static int setup_with_little_memory(void **state) {
         pair *p = calloc(1, sizeof(*p));
 
@@ -610,6 +663,11 @@ int main(int argc, char **argv) {
                 TEST(test_a_spent_source_is_remembered),
                 cmocka_unit_test_setup_teardown(test_a_spent_source_hands_over_by_itself,
                                                 setup_with_few_writes, end_pair),
+                cmocka_unit_test_setup_teardown(test_an_offer_that_nobody_answers_ends_the_move,
+                                                setup_with_few_writes, end_pair),
+                TEST(test_a_caller_that_never_finalizes),
+                cmocka_unit_test_setup_teardown(test_longer_limits, setup_with_few_writes,
+                                                end_pair),
                 TEST(test_a_destination_qemu_that_hangs_in_the_copy),
                 cmocka_unit_test_setup_teardown(test_a_destination_qemu_that_hangs_in_the_blackout,
                                                 setup_with_little_memory, end_pair),
