@@ -85,7 +85,8 @@ struct session {
         sd_event_source *again_timer; /* of a line or an end that did not work */
         unsigned n_cont_tries;
         unsigned n_tap_tries;
-        bool cont_unknown; /* one timed out: it may have run */
+        bool cancel_is_over; /* QEMU said so before it was asked */
+        bool cont_unknown;   /* one timed out: it may have run */
 
         uint8_t *guest; /* of the guest's programs: what goes before OFFER, or came */
         size_t n_guest;

@@ -124,7 +124,8 @@ void session_cancel_is_over(session *s) {
         if (s->timer_event == MIG_EV_ROLLBACK_FAILED) {
                 session_stop_timer(s);
                 query_rollback_status(s);
-        }
+        } else
+                s->cancel_is_over = true;
 }
 
 static void on_rollback_migration(ferry_vm *v, int r, const ferry_error *error,
@@ -157,6 +158,11 @@ static void on_rollback_migration(ferry_vm *v, int r, const ferry_error *error,
         case VM_MIGRATION_WAIT_UNPLUG:
         case VM_MIGRATION_UNKNOWN:
         case _VM_MIGRATION_STATUS_MAX:
+                /* QEMU's event may overtake an answer that was true when it was made */
+                if (s->cancel_is_over) {
+                        query_rollback_status(s);
+                        break;
+                }
                 /* on_migration says when it is over */
                 session_start_timer(s, CANCEL_WAIT_USEC, MIG_EV_ROLLBACK_FAILED);
                 (void)vm_migrate_cancel(v, session_ignore_done, s);
@@ -172,6 +178,7 @@ void session_roll_back(session *s) {
         if (v)
                 vm_throttle_lift(v);
         s->n_cont_tries = 0;
+        s->cancel_is_over = false;
         if (s->link_is_ours && v) /* one that cannot run it does not refuse */
                 session_say_refused(s);
         if (!v) {
