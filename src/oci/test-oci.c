@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <jansson.h>
 
+#include "base/fd.h"
 #include "oci/oci.h"
 
 static const oci_options options = { .root = "/g/root",
@@ -98,6 +100,166 @@ static void test_a_container_of_ctr(void **state) {
         json_decref(json);
 }
 
+/* ---- what `ctr run` of three containerds wrote for a real runc ---- */
+
+typedef struct bundle {
+        const char *name;  /* in testdata, without .json */
+        const char *files; /* brought in, each with a blank after it */
+        const char *notes; /* the first words of them, likewise */
+        bool terminal;
+} bundle;
+
+/* `network` of the namespaces; `devices` of linux's, of its resources' or of both. */
+static const bundle bundles[] = {
+        { "ctr-1.6-plain", "", "devices network ", false },
+        { "ctr-1.6-terminal", "", "devices network ", true },
+        { "ctr-1.6-memory-limit", "", "devices network ", false },
+        { "ctr-1.6-net-host", "/etc/hosts /etc/resolv.conf ", "devices ", false },
+        { "ctr-1.6-mount-file", "/srv/note ", "devices network ", false },
+        { "ctr-1.6-device", "", "devices devices network ", false },
+        { "ctr-1.6-privileged", "", "devices devices network ", false },
+        { "ctr-1.6-seccomp-cpus", "", "devices network ", false },
+        { "ctr-1.7-env-user", "", "devices network ", false },
+        { "ctr-2.1-seccomp-cpus", "", "devices network ", false },
+};
+
+/* What is for the guest to do as the host would have: to the last of its values. */
+static void assert_kept(const json_t *before, const json_t *after) {
+        static const char *const of_linux[] = { "seccomp", "maskedPaths", "readonlyPaths" };
+        static const char *const of_resources[] = { "memory", "cpu" };
+        const json_t *l[] = { json_object_get(before, "linux"), json_object_get(after, "linux") };
+
+        assert_true(
+                json_equal(json_object_get(before, "process"), json_object_get(after, "process")));
+        for (size_t i = 0; i < ELEMENTS(of_linux); i++) {
+                const json_t *was = json_object_get(l[0], of_linux[i]);
+
+                assert_true(!was == !json_object_get(l[1], of_linux[i]));
+                assert_true(!was || json_equal(was, json_object_get(l[1], of_linux[i])));
+        }
+        for (size_t i = 0; i < ELEMENTS(of_resources); i++) {
+                const json_t *was =
+                        json_object_get(json_object_get(l[0], "resources"), of_resources[i]);
+                const json_t *is =
+                        json_object_get(json_object_get(l[1], "resources"), of_resources[i]);
+
+                assert_true(!was == !is && (!was || json_equal(was, is)));
+        }
+}
+
+/* A bind mount differs in its source and in nothing else, the others in nothing. */
+static void assert_mounts(json_t *before, json_t *after, size_t n_binds) {
+        const json_t *was;
+        size_t i, n = 0;
+
+        assert_int_equal(json_array_size(before), json_array_size(after));
+        json_array_foreach(before, i, was) {
+                json_t *is = json_array_get(after, i);
+                char path[32];
+
+                if (strcmp(json_string_value(json_object_get(was, "type")), "bind") == 0) {
+                        snprintf(path, sizeof(path), "%s/%zu", options.files_folder, n++);
+                        assert_string_equal(json_string_value(json_object_get(is, "source")), path);
+                        (void)json_object_set(is, "source", json_object_get(was, "source"));
+                }
+                assert_true(json_equal(was, is));
+        }
+        assert_int_equal(n, n_binds);
+}
+
+static void assert_of_the_guest(const json_t *before, const json_t *after) {
+        const json_t *l = json_object_get(after, "linux"), *item;
+        size_t i;
+
+        assert_string_equal(text_at(after, "root", "path"), options.root);
+        assert_true(json_is_true(json_object_get(json_object_get(after, "root"), "readonly")) ==
+                    json_is_true(json_object_get(json_object_get(before, "root"), "readonly")));
+        assert_string_equal(json_string_value(json_object_get(after, "ociVersion")), "1.0.2");
+        assert_string_equal(json_string_value(json_object_get(l, "cgroupsPath")), options.cgroup);
+        assert_null(json_object_get(l, "devices"));
+        assert_null(json_object_get(json_object_get(l, "resources"), "devices"));
+        assert_int_equal(json_array_size(json_object_get(l, "namespaces")), 4);
+        json_array_foreach(json_object_get(l, "namespaces"), i, item) {
+                const char *type = json_string_value(json_object_get(item, "type"));
+
+                assert_null(json_object_get(item, "path"));
+                assert_true(strcmp(type, "pid") == 0 || strcmp(type, "ipc") == 0 ||
+                            strcmp(type, "uts") == 0 || strcmp(type, "mount") == 0);
+        }
+}
+
+static void assert_words(char *const *texts, size_t n, char end, const char *wanted) {
+        char found[512] = "";
+
+        for (size_t i = 0; i < n; i++) {
+                size_t at = strlen(found);
+
+                snprintf(found + at, sizeof(found) - at, "%.*s ",
+                         (int)strcspn(texts[i], (char[]){ end, 0 }), texts[i]);
+        }
+        assert_string_equal(found, wanted);
+}
+
+static void test_bundles_of_ctr(void **state) {
+        const char *folder = getenv("FERRY_OCI_BUNDLES");
+
+        assert_non_null(folder);
+        for (size_t i = 0; i < ELEMENTS(bundles); i++) {
+                const bundle *b = &bundles[i];
+                _cleanup_(oci_config_done) oci_config c = { .n_files = 0 };
+                _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+                _cleanup_(freep) char *text = NULL;
+                char path[4096];
+                json_t *before, *after;
+                size_t n;
+
+                snprintf(path, sizeof(path), "%s/%s.json", folder, b->name);
+                print_message("# %s\n", b->name);
+                assert_int_equal(file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &n), 0);
+                if (oci_translate(text, n, &options, &c, &error) < 0)
+                        fail_msg("%s", ferry_error_message(&error));
+                before = json_loadb(text, n, 0, NULL);
+                after = json_loads(c.text, 0, NULL);
+                assert_kept(before, after);
+                assert_mounts(json_object_get(before, "mounts"), json_object_get(after, "mounts"),
+                              c.n_files);
+                assert_of_the_guest(before, after);
+                assert_true(c.terminal == b->terminal);
+                assert_words(c.files, c.n_files, '\0', b->files);
+                assert_words(c.notes, c.n_notes, ':', b->notes);
+                json_decref(before);
+                json_decref(after);
+        }
+}
+
+/* So that the comparisons above are of something. */
+static void test_bundles_hold_what_they_are_named_for(void **state) {
+        static const char *const named[][2] = {
+                { "ctr-1.6-memory-limit", "\"memory\":{\"limit\":67108864}" },
+                { "ctr-1.6-seccomp-cpus", "\"quota\":50000" },
+                { "ctr-1.6-seccomp-cpus", "SCMP_ACT_ALLOW" },
+                { "ctr-1.6-seccomp-cpus", "\"readonly\":true" },
+                { "ctr-1.6-privileged", "CAP_SYS_ADMIN" },
+                { "ctr-1.6-privileged", "/dev/cpu/0/cpuid" },
+                { "ctr-1.6-device", "/dev/fuse" },
+                { "ctr-1.7-env-user", "\"uid\":1000,\"gid\":1000" },
+                { "ctr-1.7-env-user", "\"A=b\",\"EMPTY=\"" },
+                { "ctr-2.1-seccomp-cpus", "\"ociVersion\":\"1.2.1\"" },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(named); i++) {
+                _cleanup_(freep) char *text = NULL;
+                char path[4096];
+                size_t n;
+
+                snprintf(path, sizeof(path), "%s/%s.json", getenv("FERRY_OCI_BUNDLES"),
+                         named[i][0]);
+                assert_int_equal(file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &n), 0);
+                if (!memmem(text, n, named[i][1], strlen(named[i][1])))
+                        fail_msg("%s: no %s", named[i][0], named[i][1]);
+        }
+}
+
 static void test_the_smallest(void **state) {
         _cleanup_(oci_config_done) oci_config c;
         json_t *json = translated("{\"process\":{\"terminal\":true}}", &c);
@@ -169,9 +331,14 @@ static void test_an_annotation(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_a_container_of_ctr), cmocka_unit_test(test_the_smallest),
-                cmocka_unit_test(test_what_is_refused),    cmocka_unit_test(test_too_many_files),
-                cmocka_unit_test(test_a_process),          cmocka_unit_test(test_an_annotation),
+                cmocka_unit_test(test_a_container_of_ctr),
+                cmocka_unit_test(test_the_smallest),
+                cmocka_unit_test(test_what_is_refused),
+                cmocka_unit_test(test_too_many_files),
+                cmocka_unit_test(test_a_process),
+                cmocka_unit_test(test_an_annotation),
+                cmocka_unit_test(test_bundles_of_ctr),
+                cmocka_unit_test(test_bundles_hold_what_they_are_named_for),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
