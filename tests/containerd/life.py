@@ -146,6 +146,25 @@ def test_a_memory_limit(place):
     assert result.code == 137, result
 
 
+def test_what_is_asked_for_is_had(place):
+    user = ("--user", "1000:1000") if place.binaries else ()  # 1.6's ctr has no such flag
+    result = run(place, "d8", "sh", "-c", "id -u; busybox pwd; echo [$A][${E-unset}]; "
+                 "busybox grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; touch /x",
+                 flags=("--seccomp", "--read-only", "--cwd", "/tmp", "--env", "A=b",
+                        "--env", "E=", *user))
+    assert result.out.split() == ["1000" if user else "0", "/tmp", "[b][]", "NoNewPrivs:", "1",
+                                  "Seccomp:", "2"], result
+    assert result.code == 1 and "Read-only" in result.err, result
+
+
+def test_a_privileged_one_with_the_hosts_names(place):
+    """It may do what it likes, to the guest."""
+    result = run(place, "d9", "sh", "-c", "busybox mount -t tmpfs x /tmp && cat /etc/hosts",
+                 flags=("--privileged", "--net-host"))
+    with open("/etc/hosts", encoding="utf-8") as file:
+        assert (result.code, result.out) == (0, file.read()), result
+
+
 def test_containerd_comes_and_goes(place):
     start(place, "d3", "while :; do sleep 0.1; done")
     place.stop()
