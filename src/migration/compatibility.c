@@ -165,16 +165,9 @@ static int compare_keys(const char *a, const char *b) {
         return r != 0 ? r : n_a < n_b ? -1 : n_a > n_b;
 }
 
-/* A state of version 1 has no addresses. */
-static bool lines_agree(const char *there, const char *here, bool has_tail) {
-        size_t n = strlen(there);
-
-        return strncmp(there, here, n) == 0 && (here[n] == '\0' || (!has_tail && here[n] == ' '));
-}
-
 /* Of two sorted lists. */
 static void compare_lines(comparison *c, const char *what, char *const *there, size_t n_there,
-                          const vm_fact_list *here, bool has_tail) {
+                          const vm_fact_list *here) {
         size_t i = 0, k = 0;
 
         while (n_there > 0 && (i < n_there || k < here->n)) {
@@ -186,7 +179,7 @@ static void compare_lines(comparison *c, const char *what, char *const *there, s
                         differ(c->d, "%s \"%s\" is %s and not here", what, a, c->where);
                 else if (order > 0)
                         differ(c->d, "%s \"%s\" is here and not %s", what, b, c->where);
-                else if (!lines_agree(a, b, has_tail))
+                else if (strcmp(a, b) != 0)
                         differ(c->d, "%s \"%s\" is %s, and \"%s\" here", what, a, c->where, b);
                 i += order <= 0;
                 k += order >= 0;
@@ -227,14 +220,12 @@ static void compare_cpu(comparison *c, const Ferry__State__V1__Compatibility *th
                                here->cpu_features.items[i], c->where);
         if (!same_words && c->d->n + c->d->n_more == before)
                 compare_lines(c, "CPUID word", there->cpu_words, there->n_cpu_words,
-                              &here->cpu_words, true);
+                              &here->cpu_words);
 }
 
 void compatibility_compare(const Ferry__State__V1__Compatibility *there, const char *where,
                            const vm_facts *here, differences *d) {
         comparison c = { .where = where, .d = d };
-        /* a page of version 1: no list but the devices */
-        bool has_addresses = there->n_ram > 0 || there->n_cpu_words > 0;
 
         if (is_too_old(there->qemu_version))
                 differ(d, "QEMU is %s %s; it must be " QEMU_MINIMUM " or newer",
@@ -250,9 +241,8 @@ void compatibility_compare(const Ferry__State__V1__Compatibility *there, const c
         compare_number(&c, "memory", there->memory_bytes, here->memory_bytes);
         compare_number(&c, "the number of vCPUs", there->vcpus, here->vcpus);
         compare_number(&c, "the page size", there->page_size, here->page_size);
-        compare_lines(&c, "RAM block", there->ram, there->n_ram, &here->ram, true);
-        compare_lines(&c, "device", there->devices, there->n_devices, &here->devices,
-                      has_addresses);
+        compare_lines(&c, "RAM block", there->ram, there->n_ram, &here->ram);
+        compare_lines(&c, "device", there->devices, there->n_devices, &here->devices);
         for (size_t i = 0; i < there->n_capabilities; i++)
                 if (!contains(&here->capabilities, there->capabilities[i]))
                         differ(d, "QEMU's migration capability %s is needed and not here",

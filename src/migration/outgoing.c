@@ -110,8 +110,10 @@ static bool answered(outgoing_check *c) {
 static void on_facts(ferry_vm *v, int r, const ferry_error *error, const vm_facts *facts,
                      void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        _cleanup_(freep) uint8_t *containers = NULL;
         uint8_t secret[DIGEST_SIZE], digest[DIGEST_SIZE];
         outgoing_check *c = userdata;
+        size_t n = 0;
 
         if (answered(c))
                 return;
@@ -126,8 +128,11 @@ static void on_facts(ferry_vm *v, int r, const ferry_error *error, const vm_fact
                 r = 0;
         }
         if (r == 0)
+                r = sandbox_describe_containers(c->sb, &containers, &n, &own);
+        if (r == 0)
                 r = migration_state_encode(OUTGOING_SESSION, sandbox_id(c->sb), secret,
                                            vm_get_config(v), c->files, facts, c->message,
+                                           &(ProtobufCBinaryData){ n, containers },
                                            &c->result.state, &c->result.n_state, digest, &own);
         if (r < 0)
                 differ(&c->result.reasons, "%s", ferry_error_message(&own));

@@ -29,7 +29,7 @@ typedef struct pending {
 struct sandbox {
         sd_event *event;
         char id[SANDBOX_ID_MAX + 1];
-        char *state_dir, *bridge, *qemu, *disk_root, *probe_cache;
+        char *state_dir, *bridge, *qemu, *disk_root, *probe_cache, *image_folder;
         int dir_fd;
 
         ferry_vm *vm;
@@ -90,7 +90,8 @@ int sandbox_new(sd_event *event, const sandbox_options *options, sandbox **ret,
         if (dup_text(options->state_dir, &sb->state_dir) < 0 ||
             dup_text(options->bridge, &sb->bridge) < 0 || dup_text(options->qemu, &sb->qemu) < 0 ||
             dup_text(options->disk_root, &sb->disk_root) < 0 ||
-            dup_text(options->probe_cache, &sb->probe_cache) < 0)
+            dup_text(options->probe_cache, &sb->probe_cache) < 0 ||
+            dup_text(options->image_folder, &sb->image_folder) < 0)
                 return ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
         sb->dir_fd = open(options->state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (sb->dir_fd < 0)
@@ -117,6 +118,7 @@ sandbox *sandbox_free(sandbox *sb) {
         free(sb->qemu);
         free(sb->disk_root);
         free(sb->probe_cache);
+        free(sb->image_folder);
         free(sb->exit_reason);
         sd_event_unref(sb->event);
         free(sb);
@@ -150,6 +152,26 @@ int sandbox_check_export(sandbox *sb, ferry_error *reterr) {
         return sb->guest.check_export ? sb->guest.check_export(sb->guest_userdata, reterr) : 0;
 }
 
+int sandbox_describe_containers(sandbox *sb, uint8_t **ret, size_t *ret_n, ferry_error *reterr) {
+        *ret = NULL;
+        *ret_n = 0;
+        return sb->guest.describe ? sb->guest.describe(sb->guest_userdata, ret, ret_n, reterr) : 0;
+}
+
+int sandbox_take_containers(sandbox *sb, const vm_config *config, const uint8_t *data, size_t n,
+                            ferry_error *reterr) {
+        if (sb->guest.take)
+                return sb->guest.take(sb->guest_userdata, config, data, n, reterr);
+        if (n == 0)
+                return 0;
+        return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
+                               "nobody here knows what to do with the sandbox's containers");
+}
+
+int sandbox_check_prepare(sandbox *sb, ferry_error *reterr) {
+        return sb->guest.check_prepare ? sb->guest.check_prepare(sb->guest_userdata, reterr) : 0;
+}
+
 int sandbox_carry_guest(sandbox *sb, uint8_t **ret, size_t *ret_n) {
         *ret = NULL;
         *ret_n = 0;
@@ -161,6 +183,10 @@ int sandbox_guest_arrives(sandbox *sb, const uint8_t *data, size_t n, ferry_erro
                 return sb->guest.arrive(sb->guest_userdata, data, n, reterr);
         return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
                                "nobody here knows what to do with the guest's programs");
+}
+
+const char *sandbox_image_folder(const sandbox *sb) {
+        return sb->image_folder;
 }
 
 const char *sandbox_state_dir(const sandbox *sb) {

@@ -33,7 +33,8 @@ typedef struct sandbox_options {
         const char *bridge;    /* this host's, for the tap; NULL: the configuration's */
         const char *qemu;      /* this host's binary; NULL: the configuration's */
         const char *disk_root; /* writable disks of an imported sandbox lie below; NULL: none may */
-        const char *probe_cache; /* NULL: none */
+        const char *probe_cache;  /* NULL: none */
+        const char *image_folder; /* of disks that were packed for containers; NULL: none */
 } sandbox_options;
 
 /* r: 0 or negative with `error`, borrowed. */
@@ -57,6 +58,13 @@ typedef struct sandbox_guest {
         /* Asked before a session is opened at the source: negative, with a reason, when something
          * cannot be moved. Nothing has been changed by then. */
         int (*check_export)(void *userdata, ferry_error *reterr);
+        /* The containers, for the exported state; caller frees; NULL and 0: none. */
+        int (*describe)(void *userdata, uint8_t **ret, size_t *ret_n, ferry_error *reterr);
+        /* They are imported; `config` is the VM's. n 0: forget those that were. */
+        int (*take)(void *userdata, const vm_config *config, const uint8_t *data, size_t n,
+                    ferry_error *reterr);
+        /* Asked before the destination's VM is started: whether each has been claimed. */
+        int (*check_prepare)(void *userdata, ferry_error *reterr);
         /* The guest stands and may be the other host's next: what that one needs to know of it
          * (caller frees; NULL and 0: nothing). Nothing goes to or from the guest until it is seen
          * to run here again. */
@@ -68,6 +76,11 @@ typedef struct sandbox_guest {
 /* NULL: nobody. `guest` is copied. */
 void sandbox_set_guest(sandbox *sb, const sandbox_guest *guest, void *userdata);
 int sandbox_check_export(sandbox *sb, ferry_error *reterr);
+int sandbox_describe_containers(sandbox *sb, uint8_t **ret, size_t *ret_n, ferry_error *reterr);
+/* All or none of them. -EOPNOTSUPP when there are some and nobody knows what to do with them. */
+int sandbox_take_containers(sandbox *sb, const vm_config *config, const uint8_t *data, size_t n,
+                            ferry_error *reterr);
+int sandbox_check_prepare(sandbox *sb, ferry_error *reterr);
 int sandbox_carry_guest(sandbox *sb, uint8_t **ret, size_t *ret_n);
 int sandbox_guest_arrives(sandbox *sb, const uint8_t *data, size_t n, ferry_error *reterr);
 
@@ -124,7 +137,23 @@ int sandbox_release_vm(sandbox *sb, sandbox_done done, void *userdata);
 void sandbox_await_network(sandbox *sb);
 void sandbox_changed(sandbox *sb);
 
-/* ---- for sandbox-disks.c ---- */
+/* ---- sandbox-images.c ---- */
+
+/* Before an import: the packed disks in it get names of this sandbox's own in the image folder, and
+ * the configuration says those. What is not found there or where it was at the source stays as it
+ * is said, for the check to complain of. */
+/* In the image folder: a copy that a caller has put there, by its SHA-256 in hexadecimal. */
+#define SANDBOX_COPY_FORMAT "content-%s.erofs"
+
+void sandbox_adopt_images(sandbox *sb, migration_state *state);
+/* Whether its file is this sandbox's own, to be removed with the disk. */
+bool sandbox_owns_image(const sandbox *sb, const vm_config_disk *disk);
+/* The import came to nothing. */
+void sandbox_drop_images(sandbox *sb, const vm_config *config);
+
+/* ---- for sandbox-disks.c and sandbox-images.c ---- */
+
+const char *sandbox_image_folder(const sandbox *sb); /* NULL: none */
 
 /* What the VM has, into config.json. */
 int sandbox_save_config(sandbox *sb);

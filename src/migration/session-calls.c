@@ -374,6 +374,8 @@ void session_prepare(session *s, const char *id, const InitializeOptions *messag
                 r = session_check_state(s, MIG_RPC_PREPARE, &error);
         if (r == 0 && message)
                 r = migration_options_agree(s->options_message, message, &error);
+        if (r == 0 && s->state == MIG_D_IMPORTED)
+                r = sandbox_check_prepare(s->sb, &error);
         if (r == 0 && message && message->compatibility_data && s->imported) {
                 vm_facts ours;
 

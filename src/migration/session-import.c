@@ -53,6 +53,8 @@ void session_drop_import(session *s) {
         if (!i)
                 return;
         incoming_check_free(i->check);
+        if (i->state) /* nobody took it */
+                sandbox_drop_images(s->sb, i->state->config);
         migration_state_free(i->state);
         free(i);
 }
@@ -89,6 +91,14 @@ static int commit(session *s, const char *id, const migration_options *options,
         return 0;
 }
 
+static int take_containers(session *s, const migration_state *state, ferry_error *reterr) {
+        const ProtobufCBinaryData *data = &state->message->containers;
+        int r;
+
+        r = sandbox_take_containers(s->sb, state->config, data->data, data->len, reterr);
+        return r < 0 ? ferry_error_prefix(reterr, r, "config: containers") : 0;
+}
+
 static void on_checked(const differences *reasons, void *userdata) {
         ferry_error error = FERRY_ERROR_INIT;
         session *s = userdata;
@@ -104,7 +114,12 @@ static void on_checked(const differences *reasons, void *userdata) {
         if (r == 0)
                 r = check_place(s, &error);
         if (r == 0)
+                r = take_containers(s, i->state, &error);
+        if (r == 0) {
                 r = commit(s, i->state->message->session_id, &i->options, &i->state, &error);
+                if (r < 0)
+                        (void)sandbox_take_containers(s->sb, NULL, NULL, 0, NULL);
+        }
         session_drop_import(s);
         if (r < 0)
                 session_reply_error(reply, reply_userdata, r, &error);
@@ -134,6 +149,7 @@ void session_import(session *s, const char *id, const char *sandbox_name, const 
         *i = (importing){ .options = options, .reply = reply, .userdata = userdata };
         i->state = TAKE_PTR(state);
         s->importing = i;
+        sandbox_adopt_images(s->sb, i->state);
         r = sandbox_check_incoming(s->sb, i->state, on_checked, s, &i->check, &error);
         if (r < 0) {
                 session_drop_import(s);

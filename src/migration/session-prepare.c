@@ -12,7 +12,9 @@ static void export_failed(session *s, int r, const ferry_error *error) {
 static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const vm_facts *facts,
                             void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        _cleanup_(freep) uint8_t *containers = NULL;
         session *s = userdata;
+        size_t n;
 
         /* without files it is the answer to an export that was cancelled */
         if (r == -ECANCELED || s->state != MIG_S_EXPORTING || !s->files)
@@ -30,9 +32,12 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
                         return;
                 }
         }
-        r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v), s->files,
-                                   facts, s->options_message, &s->exported, &s->n_exported,
-                                   s->state_digest, &own);
+        r = sandbox_describe_containers(s->sb, &containers, &n, &own);
+        if (r == 0)
+                r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v),
+                                           s->files, facts, s->options_message,
+                                           &(ProtobufCBinaryData){ n, containers }, &s->exported,
+                                           &s->n_exported, s->state_digest, &own);
         if (r == 0) {
                 r = journal_begin(s->journal, s->id, true,
                                   s->options.handover == HANDOVER__HANDOVER_DIRECT, s->secret);

@@ -79,8 +79,9 @@ static int pack_with_digest(Ferry__State__V1__SandboxState *state, uint8_t **ret
 int migration_state_encode(const char *session_id, const char *sandbox_id,
                            const uint8_t secret[DIGEST_SIZE], const vm_config *config,
                            const vm_files *files, const vm_facts *facts,
-                           const InitializeOptions *options, uint8_t **ret, size_t *ret_n,
-                           uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr) {
+                           const InitializeOptions *options, const ProtobufCBinaryData *containers,
+                           uint8_t **ret, size_t *ret_n, uint8_t ret_digest[DIGEST_SIZE],
+                           ferry_error *reterr) {
         Ferry__State__V1__SandboxState state = FERRY__STATE__V1__SANDBOX_STATE__INIT;
         Ferry__State__V1__Vm machine = FERRY__STATE__V1__VM__INIT;
         Ferry__State__V1__Compatibility compatibility = FERRY__STATE__V1__COMPATIBILITY__INIT;
@@ -104,6 +105,8 @@ int migration_state_encode(const char *session_id, const char *sandbox_id,
         state.vm = &machine;
         state.compatibility = &compatibility;
         state.options = (InitializeOptions *)options;
+        if (containers)
+                state.containers = *containers;
         return pack_with_digest(&state, ret, ret_n, ret_digest, reterr);
 }
 
@@ -151,7 +154,7 @@ static int check_message(const Ferry__State__V1__SandboxState *m, const char *se
                 return refuse(reterr, "no compatibility data");
         if (compatibility_check_form(m->compatibility) < 0)
                 return refuse(reterr, "malformed compatibility data");
-        if (m->schema_version >= 2 && m->compatibility->n_cpu_words == 0)
+        if (m->compatibility->n_cpu_words == 0)
                 return refuse(reterr, "compatibility data without the CPU's features");
         return 0;
 }

@@ -13,9 +13,9 @@
 #include "vm/vm.h"
 
 #define MIGRATION_STATE_TYPE    "type.googleapis.com/ferry.state.v1.SandboxState"
-#define MIGRATION_STATE_VERSION 2U
+#define MIGRATION_STATE_VERSION 3U
 /* The one before is read too. */
-#define MIGRATION_STATE_VERSION_OLDEST 1U
+#define MIGRATION_STATE_VERSION_OLDEST 2U
 /* With the envelopes it stays below ttrpc's 4 MiB. */
 #define MIGRATION_STATE_MAX (3U * 1024 * 1024)
 
@@ -25,12 +25,13 @@ typedef struct migration_state {
         uint8_t digest[DIGEST_SIZE];
 } migration_state;
 
-/* `options` may be NULL. */
+/* `options` may be NULL. `containers`: as sandbox_describe_containers() has it. */
 int migration_state_encode(const char *session_id, const char *sandbox_id,
                            const uint8_t secret[DIGEST_SIZE], const vm_config *config,
                            const vm_files *files, const vm_facts *facts,
-                           const InitializeOptions *options, uint8_t **ret, size_t *ret_n,
-                           uint8_t ret_digest[DIGEST_SIZE], ferry_error *reterr);
+                           const InitializeOptions *options, const ProtobufCBinaryData *containers,
+                           uint8_t **ret, size_t *ret_n, uint8_t ret_digest[DIGEST_SIZE],
+                           ferry_error *reterr);
 
 /* Everything that can be known from the bytes alone. */
 int migration_state_decode(const uint8_t *data, size_t n, const char *session_id,

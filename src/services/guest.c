@@ -16,8 +16,8 @@ struct guest_access {
         bool told;                 /* that it has moved here */
         bool begun;                /* before that, no VM does not mean that its programs are gone */
         guest_processes *programs; /* NULL: none were started, and none are left from before */
-        int (*check)(void *userdata, ferry_error *reterr);
-        void *check_userdata;
+        sandbox_guest containers;  /* none: zero */
+        void *containers_userdata;
 };
 
 static bool has_guest(const guest_access *s) {
@@ -96,14 +96,43 @@ static void on_change(void *userdata) {
 static int check_export(void *userdata, ferry_error *reterr) {
         const guest_access *s = userdata;
 
-        return s->check ? s->check(s->check_userdata, reterr) : 0;
+        return s->containers.check_export
+                       ? s->containers.check_export(s->containers_userdata, reterr)
+                       : 0;
 }
 
-void guest_access_set_export_check(guest_access *s,
-                                   int (*check)(void *userdata, ferry_error *reterr),
-                                   void *userdata) {
-        s->check = check;
-        s->check_userdata = userdata;
+static int describe(void *userdata, uint8_t **ret, size_t *ret_n, ferry_error *reterr) {
+        const guest_access *s = userdata;
+
+        return s->containers.describe
+                       ? s->containers.describe(s->containers_userdata, ret, ret_n, reterr)
+                       : 0;
+}
+
+static int take(void *userdata, const vm_config *config, const uint8_t *data, size_t n,
+                ferry_error *reterr) {
+        const guest_access *s = userdata;
+
+        if (s->containers.take)
+                return s->containers.take(s->containers_userdata, config, data, n, reterr);
+        if (n == 0)
+                return 0;
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EOPNOTSUPP,
+                               "the sandbox has containers of a containerd's, and this shim is for "
+                               "none: `ferry host set --containerd` says which one");
+}
+
+static int check_prepare(void *userdata, ferry_error *reterr) {
+        const guest_access *s = userdata;
+
+        return s->containers.check_prepare
+                       ? s->containers.check_prepare(s->containers_userdata, reterr)
+                       : 0;
+}
+
+void guest_access_set_containers(guest_access *s, const sandbox_guest *containers, void *userdata) {
+        s->containers = containers ? *containers : (sandbox_guest){ .take = NULL };
+        s->containers_userdata = userdata;
 }
 
 static int carry(void *userdata, uint8_t **ret, size_t *ret_n) {
@@ -160,6 +189,9 @@ guest_processes *guest_access_programs(const guest_access *s) {
 
 int guest_access_new(sd_event *event, sandbox *sb, guest_access **ret) {
         static const sandbox_guest guest = { .check_export = check_export,
+                                             .describe = describe,
+                                             .take = take,
+                                             .check_prepare = check_prepare,
                                              .carry = carry,
                                              .arrive = arrive };
         _cleanup_(guest_access_freep) guest_access *s = calloc(1, sizeof(*s));

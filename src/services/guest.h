@@ -17,10 +17,9 @@ void guest_access_begin(guest_access *g);
 void guest_access_end(guest_access *g);
 guest_access *guest_access_free(guest_access *g);
 
-/* Asked before the sandbox is exported: negative, with a reason, when it must stay. */
-void guest_access_set_export_check(guest_access *g,
-                                   int (*check)(void *userdata, ferry_error *reterr),
-                                   void *userdata);
+/* Who knows the containers (NULL: nobody): those calls of sandbox_guest (migration/sandbox.h) that
+ * are about them; carry and arrive are not used. */
+void guest_access_set_containers(guest_access *g, const sandbox_guest *containers, void *userdata);
 
 /* Borrowed, until the loop's next turn. FailedPrecondition when no guest with an agent runs here.
  */

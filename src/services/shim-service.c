@@ -29,6 +29,7 @@ struct shim_service {
         uint64_t round;
         struct check_call *checks;
         size_t n_checks;
+        const task_service *tasks;
         void (*on_stopped)(void *userdata);
         void *userdata;
 };
@@ -42,6 +43,7 @@ typedef struct status_parts {
         Ferry__Shim__V1__Tombstone *tombstone_list[TOMBSTONES_MAX];
         char records[TOMBSTONES_MAX][JOURNAL_RECORD_MAX];
         Ferry__Shim__V1__Prediction prediction;
+        task_status tasks;
         session_status status;
         char qemu_version[128];
 } status_parts;
@@ -179,7 +181,15 @@ static status_parts *status_parts_new(const shim_service *service) {
                 fill_prediction(sandbox_get_prediction(service->sb), &p->prediction);
                 p->response.prediction = &p->prediction;
         }
+        if (service->tasks) {
+                task_service_get_status(service->tasks, &p->tasks);
+                p->response.containerd = &p->tasks.message;
+        }
         return p;
+}
+
+void shim_service_set_tasks(shim_service *service, const task_service *tasks) {
+        service->tasks = tasks;
 }
 
 static void status(ttrpc_call *call, const Ferry__Shim__V1__StatusRequest *request,

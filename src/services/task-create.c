@@ -356,10 +356,25 @@ static int check_stdio(const Containerd__Task__V2__CreateTaskRequest *q, ferry_e
         return 0;
 }
 
+/* NULL: there is none; a bundle that cannot be read is complained of later. */
+static char *read_annotation(const char *bundle) {
+        _cleanup_(freep) char *path = NULL, *text = NULL;
+        size_t n;
+
+        if (asprintf(&path, "%s/config.json", bundle) < 0) {
+                path = NULL;
+                return NULL;
+        }
+        return file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &n) < 0
+                       ? NULL
+                       : oci_annotation(text, n, TASK_SOURCE_ANNOTATION);
+}
+
 void task_create(task_service *s, ttrpc_call *call,
                  const Containerd__Task__V2__CreateTaskRequest *q) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         const char *const stdio[3] = { q->stdin, q->stdout, q->stderr };
+        _cleanup_(freep) char *source = NULL;
         creation *c;
         int r;
 
@@ -369,6 +384,9 @@ void task_create(task_service *s, ttrpc_call *call,
                                                        : "an id and an absolute bundle are needed");
                 return;
         }
+        source = read_annotation(q->bundle);
+        if (!source && !task_may_change(s, call))
+                return;
         if (task_find(s, q->id)) {
                 (void)ttrpc_call_fail(call, TTRPC_ALREADY_EXISTS, "there is a container %.80s here",
                                       q->id);
@@ -377,6 +395,15 @@ void task_create(task_service *s, ttrpc_call *call,
         if (s->n_tasks == TASKS_MAX) {
                 (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "%u containers are here",
                                       TASKS_MAX);
+                return;
+        }
+        r = check_stdio(q, &error);
+        if (r < 0) {
+                call_fail(call, r, &error);
+                return;
+        }
+        if (source) {
+                task_claim(s, call, q, source);
                 return;
         }
         c = calloc(1, sizeof(*c));
@@ -394,9 +421,7 @@ void task_create(task_service *s, ttrpc_call *call,
                         creation_free(c);
                 return;
         }
-        r = check_stdio(q, &error);
-        if (r == 0)
-                r = read_bundle(c, q->bundle, &error);
+        r = read_bundle(c, q->bundle, &error);
         if (r == 0)
                 r = pack_root(c, q, &error);
         if (r < 0)

@@ -12,10 +12,11 @@
 #include "services/task-service.h"
 #include "task.ttrpc.h"
 
-#define TASKS_MAX      32U
-#define TASK_EXECS_MAX 64U
-#define GUEST_ID_SIZE  32
+#define TASK_EXECS_MAX CARRIED_EXECS_MAX
+#define GUEST_ID_SIZE  CARRIED_GUEST_ID_SIZE
 #define EXIT_LOST      255U
+
+#define TASK_SOURCE_ANNOTATION "io.microsoft.migration.source-container-id"
 
 typedef struct task task;
 typedef struct task_process task_process;
@@ -32,8 +33,13 @@ struct task_process {
         Containerd__Task__V2__Status status;
         sd_event_source *late; /* it has ended, and its output is still on its way */
         bool oom_killed;
-        bool busy;     /* being started or deleted */
-        bool close_in; /* asked for before it could be done */
+        bool migrated;  /* it has ended here only */
+        bool busy;      /* being started or deleted */
+        bool unclaimed; /* came with the sandbox; nobody here has asked for it by its id yet */
+        bool arriving;  /* came with the sandbox; the guest's streams are not ours yet */
+        bool begun;     /* of one that is arriving: Start was asked for */
+        Containerd__Task__V2__Status arrived_status; /* what it was at the source */
+        bool close_in;                               /* asked for before it could be done */
         uint32_t pid, exit_status;
         uint64_t exited_at_usec;
         struct task_waiter *waiters;
@@ -53,7 +59,7 @@ struct task {
         char disk[VM_CONFIG_SERIAL_MAX + 1]; /* "": none was added */
         char *image; /* a packed root of its own, to be removed with it; NULL: shared */
         bool creating;
-        uint32_t n_execs;
+        uint32_t last_exec;
         task_process *processes; /* the first one last */
 };
 
@@ -62,13 +68,16 @@ struct task_service {
         sandbox *sb;
         guest_access *guest;
         task_events *events; /* NULL: nobody listens */
-        char *cache_dir;
+        char *cache_dir, *namespace, *address;
         void (*on_shutdown)(void *userdata);
         void *userdata;
         task *tasks;
         size_t n_tasks;
-        uint32_t next_number;
+        uint32_t last_number;
         struct creation *creations;
+        task *unclaimed; /* came with the sandbox, and wait for their Create */
+        sd_event_source *look;
+        bool shutdown_wanted;
 };
 
 /* ---- the table ---- */
@@ -79,6 +88,9 @@ task_process *task_process_find(const task_service *s, const char *id, const cha
                                 ferry_error *reterr);
 task_process *task_first(const task *t);
 task *task_new(task_service *s, const char *id, const char *bundle);
+/* Neither in the table nor named by the guest yet. */
+task *task_alloc(task_service *s, const char *id, const char *bundle);
+void task_insert(task *t);
 void task_remove(task *t);
 task_process *task_add_process(task *t, const char *exec_id, const char *const stdio[3],
                                bool terminal);
@@ -91,6 +103,9 @@ void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_a
 int task_watch(task_process *p, ferry_error *reterr);
 
 uint32_t task_host_pid(const task_service *s);
+bool task_vm_lives(const task_service *s);
+/* False: a migration is under way, and the call is answered. */
+bool task_may_change(task_service *s, ttrpc_call *call);
 
 /* ---- task-create.c ---- */
 
@@ -100,6 +115,22 @@ void task_create(task_service *s, ttrpc_call *call,
 void task_abandon_creations(task_service *s);
 /* What a container had besides its guest: its disk, its image. */
 void task_release(task *t);
+
+/* ---- task-moving.c ---- */
+
+extern const sandbox_guest task_moving;
+
+/* Create of a container that came with the sandbox. */
+void task_claim(task_service *s, ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequest *q,
+                const char *source_id);
+/* The same of an exec; false: none of that id came along. */
+bool task_claim_exec(task_service *s, ttrpc_call *call,
+                     const Containerd__Task__V2__ExecProcessRequest *q);
+/* Start of what is arriving. */
+void task_begin_arrived(task_process *p);
+/* The VM's or the session's state has changed. */
+void task_look(task_service *s);
+void task_drop_unclaimed(task_service *s);
 
 /* ---- events ---- */
 

@@ -72,7 +72,7 @@ static task_process *named(task_service *s, ttrpc_call *call, const char *id, co
 }
 
 /* What changes something waits until a migration is over. */
-static bool may_change(task_service *s, ttrpc_call *call) {
+bool task_may_change(task_service *s, ttrpc_call *call) {
         session_status status;
 
         if (!session_is_open(sandbox_session(s->sb)))
@@ -202,13 +202,6 @@ int task_watch(task_process *p, ferry_error *reterr) {
         return watch(p, false, on_watched, reterr);
 }
 
-void task_service_vm_gone(task_service *s) {
-        for (task *t = s->tasks; t; t = t->next)
-                for (task_process *p = t->processes; p; p = p->next)
-                        if (!t->creating)
-                                task_process_ended(p, EXIT_LOST, 0, false);
-}
-
 /* ---- what memory knows ---- */
 
 static void on_state(ttrpc_call *call, const Containerd__Task__V2__StateRequest *q,
@@ -304,8 +297,7 @@ static void on_wait(ttrpc_call *call, const Containerd__Task__V2__WaitRequest *q
 
 static void on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequest *q,
                       void *userdata) {
-        if (may_change(userdata, call))
-                task_create(userdata, call, q);
+        task_create(userdata, call, q);
 }
 
 static void reply_started(task_call *c, task_process *p) {
@@ -377,6 +369,7 @@ static int start_exec(guest_processes *guest, task_process *p, task_call *c, fer
 
 static void on_start(ttrpc_call *call, const Containerd__Task__V2__StartRequest *q,
                      void *userdata) {
+        Containerd__Task__V2__StartResponse m = CONTAINERD__TASK__V2__START_RESPONSE__INIT;
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         task_service *s = userdata;
         task_process *p = named(s, call, q->id, q->exec_id);
@@ -384,10 +377,16 @@ static void on_start(ttrpc_call *call, const Containerd__Task__V2__StartRequest 
         task_call *c;
         int r;
 
-        if (!p || !may_change(s, call))
+        if (!p || (!p->arriving && !task_may_change(s, call)))
                 return;
         if (p->status != S(CREATED) || p->busy) {
                 fail(call, FERRY_FAILED_PRECONDITION, "it was started before");
+                return;
+        }
+        if (p->arriving) {
+                task_begin_arrived(p);
+                m.pid = p->pid;
+                (void)containerd_task_v2_task_start_reply(call, &m);
                 return;
         }
         c = hold(s, call, q->id, q->exec_id);
@@ -414,7 +413,7 @@ static void on_exec(ttrpc_call *call, const Containerd__Task__V2__ExecProcessReq
         char *spec = NULL;
         size_t n = 0;
 
-        if (!first || !may_change(s, call))
+        if (!first || task_claim_exec(s, call, q) || !task_may_change(s, call))
                 return;
         for (const task_process *o = first->task->processes; o; o = o->next)
                 n++;
@@ -470,7 +469,7 @@ static void on_kill(ttrpc_call *call, const Containerd__Task__V2__KillRequest *q
         task_call *c;
         int r;
 
-        if (!p || !may_change(s, call))
+        if (!p || !task_may_change(s, call))
                 return;
         if (p->status == S(STOPPED) || (p->exec_id[0] && p->status == S(CREATED))) {
                 fail(call, FERRY_NOT_FOUND, "process already finished");
@@ -551,7 +550,7 @@ static void freeze(task_service *s, ttrpc_call *call, const char *id, bool pause
         task_call *c;
         int r;
 
-        if (!p || !may_change(s, call))
+        if (!p || !task_may_change(s, call))
                 return;
         if (p->status != (pause ? S(RUNNING) : S(PAUSED))) {
                 fail(call, FERRY_FAILED_PRECONDITION,
@@ -595,7 +594,7 @@ static void on_update(ttrpc_call *call, const Containerd__Task__V2__UpdateTaskRe
         task_call *c;
         int r;
 
-        if (!p || !may_change(s, call))
+        if (!p || !task_may_change(s, call))
                 return;
         if (!q->resources || q->resources->value.len == 0) {
                 reply_empty(call);
@@ -796,7 +795,8 @@ static void on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteReques
         task_call *c;
         int r;
 
-        if (!p || !may_change(s, call))
+        /* what has ended with its VM is gone, wherever the sandbox is */
+        if (!p || (task_vm_lives(s) && !task_may_change(s, call)))
                 return;
         if (p->busy || p->status == S(RUNNING) || p->status == S(PAUSED)) {
                 fail(call, FERRY_FAILED_PRECONDITION,
@@ -808,7 +808,7 @@ static void on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteReques
                 return;
         p->busy = true;
         /* an exec that was never started, or a guest that has gone: there is nothing to ask for */
-        r = guest_access_find(s->guest, p->guest_id, &guest, &error);
+        r = task_vm_lives(s) ? guest_access_find(s->guest, p->guest_id, &guest, &error) : -ENOENT;
         if (r == 0 && p->status == S(STOPPED))
                 r = guest_wait(guest, p->guest_id, true, on_drained, c, &error);
         else if (r == 0 && !p->exec_id[0])
@@ -833,21 +833,20 @@ static void on_shutdown(ttrpc_call *call, const Containerd__Task__V2__ShutdownRe
         task_service *s = userdata;
 
         reply_empty(call);
-        if (s->n_tasks == 0 && !session_is_open(sandbox_session(s->sb)))
-                s->on_shutdown(s->userdata);
+        s->shutdown_wanted = true;
+        task_service_look(s);
 }
 
 /* ---- the service ---- */
 
-/* A destination has no way yet to give them to its containerd. */
-static int check_export(void *userdata, ferry_error *reterr) {
-        const task_service *s = userdata;
+static int on_look(sd_event_source *source, void *userdata) {
+        task_look(userdata);
+        return 0;
+}
 
-        if (s->n_tasks == 0)
-                return 0;
-        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
-                               "container %s is containerd's, and those cannot be moved yet",
-                               s->tasks->id);
+/* From a callback of whatever changes: what there is to do is done in a moment. */
+void task_service_look(task_service *s) {
+        (void)sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
 }
 
 int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_access *guest,
@@ -872,7 +871,7 @@ int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_a
                 .shutdown = on_shutdown,
         };
         _cleanup_(task_service_freep) task_service *s = calloc(1, sizeof(*s));
-        int r = 0;
+        int r;
 
         if (!s)
                 return -ENOMEM;
@@ -881,16 +880,21 @@ int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_a
                              .guest = guest,
                              .on_shutdown = on_shutdown_,
                              .userdata = userdata,
-                             .cache_dir = strdup(options->cache_dir) };
-        if (!s->cache_dir)
+                             .cache_dir = strdup(options->cache_dir),
+                             .namespace = strdup(options->namespace),
+                             .address = strdup(options->address ? options->address : "") };
+        if (!s->cache_dir || !s->namespace || !s->address)
                 return -ENOMEM;
-        if (options->events)
+        r = sd_event_add_defer(event, &s->look, on_look, s);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
+        if (r >= 0 && options->events)
                 r = task_events_new(event, options->events, options->namespace, &s->events);
-        if (r == 0)
+        if (r >= 0)
                 r = containerd_task_v2_task_register(server, &methods, s);
         if (r < 0)
                 return r;
-        guest_access_set_export_check(guest, check_export, s);
+        guest_access_set_containers(guest, &task_moving, s);
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -902,13 +906,17 @@ bool task_service_has_events(const task_service *s) {
 task_service *task_service_free(task_service *s) {
         if (!s)
                 return NULL;
-        guest_access_set_export_check(s->guest, NULL, NULL);
+        guest_access_set_containers(s->guest, NULL, NULL);
         task_abandon_creations(s);
         while (s->tasks)
                 task_remove(s->tasks);
+        task_drop_unclaimed(s);
         task_events_free(s->events);
+        sd_event_source_disable_unref(s->look);
         sd_event_unref(s->event);
         free(s->cache_dir);
+        free(s->namespace);
+        free(s->address);
         free(s);
         return NULL;
 }

@@ -27,29 +27,42 @@ task_process *task_process_find(const task_service *s, const char *id, const cha
                 return NULL;
         }
         for (task_process *p = t->processes; p; p = p->next)
-                if (strcmp(p->exec_id, exec_id) == 0)
+                if (!p->unclaimed && strcmp(p->exec_id, exec_id) == 0)
                         return p;
         ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT, "no exec '%.80s' in container '%.80s'",
                         exec_id, id);
         return NULL;
 }
 
-task *task_new(task_service *s, const char *id, const char *bundle) {
+task *task_alloc(task_service *s, const char *id, const char *bundle) {
         task *t = calloc(1, sizeof(*t));
 
         if (!t)
                 return NULL;
-        *t = (task){ .next = s->tasks, .service = s, .id = strdup(id), .bundle = strdup(bundle) };
+        *t = (task){ .service = s, .id = strdup(id), .bundle = strdup(bundle) };
         if (!t->id || !t->bundle) {
                 free(t->id);
                 free(t->bundle);
                 free(t);
                 return NULL;
         }
-        snprintf(t->guest_id, sizeof(t->guest_id), "c%u", ++s->next_number);
+        return t;
+}
+
+void task_insert(task *t) {
+        t->next = t->service->tasks;
+        t->service->tasks = t;
+        t->service->n_tasks++;
+}
+
+task *task_new(task_service *s, const char *id, const char *bundle) {
+        task *t = task_alloc(s, id, bundle);
+
+        if (!t)
+                return NULL;
+        snprintf(t->guest_id, sizeof(t->guest_id), "c%u", ++s->last_number);
         t->creating = true;
-        s->tasks = t;
-        s->n_tasks++;
+        task_insert(t);
         return t;
 }
 
@@ -70,7 +83,8 @@ task_process *task_add_process(task *t, const char *exec_id, const char *const s
                 whole &= p->stdio[i] != NULL;
         }
         if (exec_id[0])
-                snprintf(p->guest_id, sizeof(p->guest_id), "%.16s.e%u", t->guest_id, ++t->n_execs);
+                snprintf(p->guest_id, sizeof(p->guest_id), "%.16s.e%u", t->guest_id,
+                         ++t->last_exec);
         else
                 snprintf(p->guest_id, sizeof(p->guest_id), "%.16s", t->guest_id);
         p->next = t->processes;
@@ -114,15 +128,65 @@ void task_remove(task *t) {
         for (task **at = &s->tasks; *at; at = &(*at)->next)
                 if (*at == t) {
                         *at = t->next;
+                        s->n_tasks--;
                         break;
                 }
-        s->n_tasks--;
         while (t->processes)
                 task_remove_process(t->processes);
         free(t->image);
         free(t->id);
         free(t->bundle);
         free(t);
+}
+
+bool task_vm_lives(const task_service *s) {
+        sandbox_vm_state state = sandbox_get_vm_state(s->sb);
+
+        return state != SANDBOX_VM_NONE && state != SANDBOX_VM_STOPPED;
+}
+
+static const char *name_of(Containerd__Task__V2__Status status) {
+        switch ((int)status) {
+        case CONTAINERD__TASK__V2__STATUS__CREATED:
+                return "created";
+        case CONTAINERD__TASK__V2__STATUS__PAUSED:
+                return "paused";
+        case CONTAINERD__TASK__V2__STATUS__STOPPED:
+                return "stopped";
+        default:
+                return "running";
+        }
+}
+
+static void add_status(task_status *ret, const task *t, bool unclaimed) {
+        Ferry__Shim__V1__Container *m = &ret->items[ret->message.n_containers];
+        const task_process *p = task_first(t);
+
+        if (ret->message.n_containers == TASKS_MAX)
+                return;
+        ferry__shim__v1__container__init(m);
+        m->id = t->id;
+        m->unclaimed = unclaimed;
+        m->state = (char *)(t->creating || !p ? "creating"
+                            : unclaimed       ? name_of(p->arrived_status)
+                                              : name_of(p->status));
+        m->terminal = p && p->terminal;
+        if (p && p->status == CONTAINERD__TASK__V2__STATUS__STOPPED) {
+                m->exit_status = p->exit_status;
+                m->migrated = p->migrated;
+        }
+        ret->pointers[ret->message.n_containers++] = m;
+}
+
+void task_service_get_status(const task_service *s, task_status *ret) {
+        ferry__shim__v1__containerd__init(&ret->message);
+        ret->message.address = s->address;
+        ret->message.namespace_ = s->namespace;
+        ret->message.containers = ret->pointers;
+        for (const task *t = s->tasks; t; t = t->next)
+                add_status(ret, t, false);
+        for (const task *t = s->unclaimed; t; t = t->next)
+                add_status(ret, t, true);
 }
 
 uint32_t task_host_pid(const task_service *s) {

@@ -17,12 +17,16 @@
 #include "base/log.h"
 #include "google/protobuf/timestamp.pb-c.h"
 #include "migration/journal.h"
+#include "migration/sandbox.h"
 #include "oci/oci.h"
 #include "shim/containerd-config.h"
 #include "task.pb-c.h"
 #include "vm/record.h"
 
-#define ID_SIZE    33 /* of the sandbox: letters of a hash, so that its sockets' paths are short */
+/* Of the sandbox: letters of a hash, so that its sockets' paths are short; or as it was imported.
+ */
+#define ID_SIZE    (SANDBOX_ID_MAX + 1)
+#define HASH_SIZE  16U
 #define READY_FD   3
 #define READY_MSEC 20000
 #define END_USEC   (3 * USEC_PER_SEC) /* containerd gives `delete` five seconds */
@@ -32,11 +36,14 @@
 
 /* The CRI plugin\'s, where the runtime groups containers (without the Sandbox API). */
 #define POD_ANNOTATION "io.kubernetes.cri.sandbox-id"
+/* Of a container that has come with a sandbox: which one. */
+#define SANDBOX_ANNOTATION "io.ferry.sandbox-id"
 
 typedef struct request {
         const char *namespace, *address, *id, *bundle;
         bool debug, is_delete;
-        char *pod; /* the id of the sandbox that this one belongs to; NULL: its own */
+        char *pod;       /* the id of the sandbox that this one belongs to; NULL: its own */
+        char *came_with; /* the sandbox that it came with, which is here; NULL: none */
         char sandbox[ID_SIZE];
         char *state_dir;
         containerd_config *config;
@@ -45,6 +52,7 @@ typedef struct request {
 static void request_done(request *q) {
         free(q->state_dir);
         free(q->pod);
+        free(q->came_with);
         containerd_config_free(q->config);
 }
 
@@ -110,12 +118,13 @@ static int parse(int argc, char **argv, request *q, ferry_error *reterr) {
 }
 
 /* A container of a pod says so in its bundle, where containerd calls us. */
-static void find_pod(request *q) {
+static void read_annotations(request *q) {
         _cleanup_(freep) char *text = NULL;
         size_t n;
 
         if (file_read(AT_FDCWD, "config.json", OCI_TEXT_MAX, &text, &n) < 0)
                 return; /* a pod's own, which may have none */
+        q->came_with = oci_annotation(text, n, SANDBOX_ANNOTATION);
         q->pod = oci_annotation(text, n, POD_ANNOTATION);
         if (q->pod && strcmp(q->pod, q->id) == 0) {
                 free(q->pod);
@@ -123,22 +132,38 @@ static void find_pod(request *q) {
         }
 }
 
-/* The same container, or pod, of the same containerd has the same place. */
-static int find_place(request *q, ferry_error *reterr) {
+static int name_by_hash(request *q, ferry_error *reterr) {
         _cleanup_(freep) char *text = NULL;
         uint8_t digest[DIGEST_SIZE];
-        int r;
 
-        r = containerd_config_read(&q->config, reterr);
-        if (r < 0)
-                return r;
-        find_pod(q);
         if (asprintf(&text, "%s\n%s\n%s", q->address, q->namespace, q->pod ? q->pod : q->id) < 0) {
                 text = NULL;
                 return ferry_error_set_errno(reterr, -ENOMEM, "place");
         }
         digest_sha256(text, strlen(text), digest);
-        hex_encode(digest, (ID_SIZE - 1) / 2, q->sandbox);
+        hex_encode(digest, HASH_SIZE, q->sandbox);
+        return 0;
+}
+
+/* The same container, or pod, of the same containerd has the same place. */
+static int find_place(request *q, ferry_error *reterr) {
+        int r;
+
+        r = containerd_config_read(&q->config, reterr);
+        if (r < 0)
+                return r;
+        read_annotations(q);
+        if (q->came_with && !sandbox_id_is_valid(q->came_with))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "annotation " SANDBOX_ANNOTATION ": \"%.60s\" is no "
+                                       "sandbox's id",
+                                       q->came_with);
+        if (q->came_with)
+                snprintf(q->sandbox, sizeof(q->sandbox), "%s", q->came_with);
+        else
+                r = name_by_hash(q, reterr);
+        if (r < 0)
+                return r;
         if (asprintf(&q->state_dir, "%s/%s", q->config->root, q->sandbox) < 0) {
                 q->state_dir = NULL;
                 return ferry_error_set_errno(reterr, -ENOMEM, "place");
@@ -235,6 +260,8 @@ static size_t fill_argv(const request *q, const char *config, const char *cache,
         argv[n++] = q->namespace;
         argv[n++] = "--cache-dir";
         argv[n++] = q->config->cache_dir;
+        argv[n++] = "--containerd";
+        argv[n++] = q->address;
         if (events && events[0]) {
                 argv[n++] = "--events";
                 argv[n++] = events;
@@ -328,6 +355,11 @@ static int start(request *q, ferry_error *reterr) {
         if (has_shim(q, &lock))
                 return tell_address(q, reterr);
         lock = fd_close(lock);
+        if (q->came_with)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
+                                       "the sandbox %s that %s is said to come with has no shim in "
+                                       "%s: it is imported first (`ferry migrate`)",
+                                       q->came_with, q->id, q->config->root);
         if (q->pod)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
                                        "%s belongs to the sandbox %s, which has no shim", q->id,
@@ -385,6 +417,19 @@ static void remove_place(const request *q, int folder) {
         (void)rmdir(q->state_dir);
 }
 
+/* Of a sandbox that came from another host: links of its own. */
+static void remove_images(const request *q) {
+        DIR *d = opendir(q->config->cache_dir);
+        size_t n = strlen(q->sandbox);
+        struct dirent *entry;
+
+        while (d && (entry = readdir(d)))
+                if (strncmp(entry->d_name, q->sandbox, n) == 0 && entry->d_name[n] == '-')
+                        (void)unlinkat(dirfd(d), entry->d_name, 0);
+        if (d)
+                closedir(d);
+}
+
 static void clear_away(const request *q) {
         _cleanup_(closep) int folder =
                 open(q->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -410,6 +455,7 @@ static void clear_away(const request *q) {
                 return;
         }
         kill_vm(folder);
+        remove_images(q);
         remove_place(q, folder);
 }
 
@@ -439,7 +485,7 @@ int containerd_main(int argc, char **argv) {
         if (r == 0)
                 r = find_place(&q, &error);
         if (r == 0 && q.is_delete) {
-                if (!q.pod) /* the pod's shim goes with the pod */
+                if (!q.pod || q.came_with) /* the pod's shim goes with the pod */
                         clear_away(&q);
                 r = say_deleted(&error);
         } else if (r == 0)

@@ -24,6 +24,7 @@ const char shim_help[] =
         "  --namespace NAME    serve containerd's tasks too; with it\n"
         "  --events SOCKET     containerd's ttrpc socket, to be told of them, and\n"
         "  --cache-dir DIR     where their packed roots are kept\n"
+        "  --containerd SOCKET containerd's own socket, for who asks whose they are\n"
         "  --ready-fd N        write \"ready\\n\" to this descriptor once the sockets listen\n"
         "  --log-level LEVEL   error, warning, info (default) or debug\n"
         "\n"
@@ -48,6 +49,7 @@ enum {
         OPT_NAMESPACE,
         OPT_EVENTS,
         OPT_CACHE_DIR,
+        OPT_CONTAINERD,
         OPT_READY_FD,
         OPT_LOG_LEVEL,
 };
@@ -63,6 +65,7 @@ static const struct option long_options[] = {
         { "namespace", required_argument, NULL, OPT_NAMESPACE },
         { "events", required_argument, NULL, OPT_EVENTS },
         { "cache-dir", required_argument, NULL, OPT_CACHE_DIR },
+        { "containerd", required_argument, NULL, OPT_CONTAINERD },
         { "ready-fd", required_argument, NULL, OPT_READY_FD },
         { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
         { "help", no_argument, NULL, 'h' },
@@ -118,6 +121,9 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
                 break;
         case OPT_CACHE_DIR:
                 o->cache_dir = value;
+                break;
+        case OPT_CONTAINERD:
+                o->containerd = value;
                 break;
         case OPT_READY_FD:
                 if (parse_fd(value, &o->ready_fd) < 0)

@@ -22,10 +22,11 @@ typedef struct shim_options {
         const char *qemu;
         const char *disk_root;
         const char *probe_cache;
-        const char *namespace; /* of containerd; NULL: not under containerd */
-        const char *events;    /* its ttrpc socket */
-        const char *cache_dir; /* for its containers' roots */
-        int ready_fd;          /* -EBADF: none */
+        const char *namespace;  /* of containerd; NULL: not under containerd */
+        const char *events;     /* its ttrpc socket */
+        const char *containerd; /* its gRPC socket */
+        const char *cache_dir;  /* for its containers' roots */
+        int ready_fd;           /* -EBADF: none */
         ferry_log_level log_level;
 } shim_options;
 

@@ -165,8 +165,7 @@ static void on_shutdown(void *userdata) {
 static void on_sandbox_change(void *userdata) {
         const shim *s = userdata;
 
-        if (s->tasks && sandbox_get_vm_state(s->sandbox) == SANDBOX_VM_STOPPED)
-                task_service_vm_gone(s->tasks);
+        task_service_look(s->tasks);
 }
 
 static int serve_tasks(shim *s) {
@@ -176,11 +175,14 @@ static int serve_tasks(shim *s) {
         r = task_service_new(s->server, s->event, s->sandbox, s->guest,
                              &(task_options){ .namespace = s->options->namespace,
                                               .events = s->options->events,
+                                              .address = s->options->containerd,
                                               .cache_dir = s->options->cache_dir },
                              on_shutdown, s, &s->tasks);
-        if (r == 0)
-                sandbox_add_on_change(s->sandbox, on_sandbox_change, s);
-        return r;
+        if (r < 0)
+                return r;
+        shim_service_set_tasks(s->service, s->tasks);
+        sandbox_add_on_change(s->sandbox, on_sandbox_change, s);
+        return 0;
 }
 
 static int make_sockets(shim *s, ferry_error *reterr) {
@@ -314,6 +316,7 @@ static int start(shim *s, ferry_error *reterr) {
                 .qemu = s->options->qemu,
                 .disk_root = s->options->disk_root,
                 .probe_cache = s->options->probe_cache,
+                .image_folder = s->options->cache_dir,
         };
         int r;
 
