@@ -22,6 +22,10 @@ static const cli_option options[] = {
           offsetof(host_values, qemu) },
         { "disk-root", "DIR", "set: writable disks of sandboxes that arrive lie below it",
           CLI_OPTION_TEXT, offsetof(host_values, disk_root) },
+        { "containerd", "SOCKET", "set: its containerd, for sandboxes with containers",
+          CLI_OPTION_TEXT, offsetof(host_values, containerd) },
+        { "cache-dir", "DIR", "set: containers' roots (default " HOST_CACHE_DIR ")",
+          CLI_OPTION_TEXT, offsetof(host_values, cache_dir) },
 };
 
 static cli_exit show(const cli_context *cli) {
@@ -34,10 +38,11 @@ static cli_exit show(const cli_context *cli) {
         if (cli->json)
                 return output_json(host_to_json(h, &json) < 0 ? NULL : json);
         printf("name:     %s\nroot:     %s\nnetns:    %s\naddress:  %s\nbridge:   %s\n"
-               "qemu:     %s\ndisks:    %s\n",
+               "qemu:     %s\ndisks:    %s\ncontainerd: %s\ncache:    %s\n",
                h->name, h->root, h->netns ? h->netns : "(ours)", h->address,
                h->bridge ? h->bridge : "(none)", h->qemu ? h->qemu : "(in PATH)",
-               h->disk_root ? h->disk_root : "(none)");
+               h->disk_root ? h->disk_root : "(none)", h->containerd ? h->containerd : "(none)",
+               h->cache_dir);
         return CLI_EXIT_OK;
 }
 
@@ -67,7 +72,8 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
         if (!cli_need_words("host", words, 1, names))
                 return CLI_EXIT_USAGE;
         if (strcmp(words->words[0], "show") == 0) {
-                if (v->name || v->netns || v->address || v->bridge || v->qemu || v->disk_root)
+                if (v->name || v->netns || v->address || v->bridge || v->qemu || v->disk_root ||
+                    v->containerd || v->cache_dir)
                         return cli_fail_usage("host", "`host show` takes no values");
                 return show(cli);
         }

@@ -3,6 +3,7 @@
 /* ferry ls: the sandboxes of a state root. */
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "cli/cli.h"
@@ -73,9 +74,28 @@ static bool look_at(const cli_context *cli, rpc_group *group, const char *name,
         return true;
 }
 
+/* The containers' names, with commas; "-". */
+static int list_containers(const shim_status *s, char **ret) {
+        const Ferry__Shim__V1__Containerd *c = s ? s->containerd : NULL;
+        size_t size = 2, at = 0;
+        char *text;
+
+        for (size_t i = 0; c && i < c->n_containers; i++)
+                size += strlen(c->containers[i]->id) + 1;
+        text = malloc(size);
+        if (!text)
+                return -ENOMEM;
+        strcpy(text, "-");
+        for (size_t i = 0; c && i < c->n_containers; i++)
+                at += (size_t)snprintf(text + at, size - at, "%s%s", i > 0 ? "," : "",
+                                       c->containers[i]->id);
+        *ret = text;
+        return 0;
+}
+
 static int add_row(table *t, const char *name, const entry *e) {
         char vcpus[FORMAT_MAX] = "-", memory[FORMAT_MAX] = "-", since[FORMAT_MAX] = "-";
-        _cleanup_(freep) char *session = NULL;
+        _cleanup_(freep) char *session = NULL, *containers = NULL;
         const shim_status *s = e->status;
 
         if (s && s->vcpus > 0)
@@ -92,9 +112,11 @@ static int add_row(table *t, const char *name, const entry *e) {
                 session = NULL;
                 return -ENOMEM;
         }
-        return table_add(t,
-                         (const char *[]){ name, e->state, vcpus, memory, since,
-                                           s && s->session ? s->session->origin : "-", session });
+        if (list_containers(s, &containers) < 0)
+                return -ENOMEM;
+        return table_add(t, (const char *[]){ name, e->state, vcpus, memory, since,
+                                              s && s->session ? s->session->origin : "-",
+                                              containers, session });
 }
 
 static int add_json(json_t *list, const char *name, const entry *e) {
@@ -113,9 +135,9 @@ static cli_exit print_list(const cli_context *cli, const sandbox_names *names, r
         json_t *list = json_array();
         int r = 0;
 
-        if (!list || table_new(7, &t) < 0 ||
+        if (!list || table_new(8, &t) < 0 ||
             table_add(t, (const char *[]){ "NAME", "STATE", "VCPUS", "MEMORY", "RUNNING", "ORIGIN",
-                                           "SESSION" }) < 0)
+                                           "CONTAINERS", "SESSION" }) < 0)
                 r = -ENOMEM;
         for (size_t i = 0; r == 0 && i < names->n; i++) {
                 char state[64];

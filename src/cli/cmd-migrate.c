@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "cli/check.h"
 #include "cli/cli.h"
+#include "cli/find.h"
 #include "cli/format.h"
 #include "cli/migrate-options.h"
 #include "cli/mover.h"
@@ -94,6 +95,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
         _cleanup_(rpc_group_freep) rpc_group *group = NULL;
         _cleanup_(peer_freep) peer *from = NULL, *to = NULL;
         _cleanup_(files_done) outcome_files files = { OUT_FILE_INIT, OUT_FILE_INIT };
+        _cleanup_(freep) char *name = NULL;
         const migrate_values *v = values;
         migrate_request request;
         cli_exit code;
@@ -103,14 +105,15 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return CLI_EXIT_USAGE;
         if (!v->to)
                 return cli_fail_usage("migrate", "--to is missing");
-        if (open_peers(cli, words->words[0], v->to, &from, &to, &error) < 0)
+        if (rpc_group_new(&group, &error) < 0 ||
+            find_sandbox(cli->root, group, words->words[0], &name, &error) < 0 ||
+            open_peers(cli, name, v->to, &from, &to, &error) < 0)
                 return cli_fail(&error);
         if (out_file_open("report", v->report, &files.report, &error) < 0 ||
             out_file_open("trace", v->trace, &files.trace, &error) < 0 ||
             migrate_request_init(&request, v, &error) < 0)
                 return cli_fail(&error);
-        if (rpc_group_new(&group, &error) < 0 ||
-            mover_init(&m, group, from, to, words->words[0], &error) < 0) {
+        if (mover_init(&m, group, from, to, name, &error) < 0) {
                 migrate_request_done(&request);
                 return cli_fail(&error);
         }
@@ -132,7 +135,8 @@ const cli_verb cmd_migrate = {
         .name = "migrate",
         .arguments = "NAME --to TARGET [...]",
         .summary = "move a running sandbox to another host",
-        .details = "TARGET is the state root of another host of this machine (`ferry host set`). "
+        .details = "NAME may be that of a container of containerd's: its whole sandbox moves.\n"
+                   "TARGET is the state root of another host of this machine (`ferry host set`). "
                    "The guest\nkeeps running, its memory and connections are kept. Ctrl-C or "
                    "SIGTERM cancels and rolls\nback: the sandbox goes on at the source. Exit code "
                    "5: it failed and runs at the source;\n6: undecided, neither side runs it until "

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "cli/cli.h"
 #include "cli/end.h"
-#include "cli/mover.h"
+#include "cli/mover-containers.h"
 #include "cli/outcome.h"
 #include "cli/output.h"
 #include "cli/pair.h"
@@ -259,6 +259,7 @@ static cli_exit settle(recovery *r, ferry_error *error) {
                 return cli_fail(error);
         }
         strcpy(m.session_id, s->session_id);
+        mover_learn_containers(&m, source->status, destination->status);
         /* asked anew by mover_settle(), under their own names */
         source->shim = source->shim ? rpc_close(source->shim) : NULL;
         destination->shim = destination->shim ? rpc_close(destination->shim) : NULL;

@@ -136,7 +136,7 @@ static int start(const host *h, const char *name, const char *config, rpc_group 
 
         r = write_config(h, name, config, &config_path, reterr);
         if (r == 0)
-                r = launch_shim(h, name, config_path, reterr);
+                r = launch_shim(h, name, config_path, NULL, reterr);
         if (r == 0)
                 r = sandbox_path(h->root, name, "shim.sock", &socket_path, reterr);
         if (r == 0)

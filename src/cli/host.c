@@ -15,9 +15,9 @@
 #define HOST_FILE_MAX 4096U
 #define NAME_MAX_LEN  63U
 
-#define N_FIELDS 6U
-static const char *const host_fields[N_FIELDS] = { "name",   "netns", "address",
-                                                   "bridge", "qemu",  "disk_root" };
+#define N_FIELDS 8U
+static const char *const host_fields[N_FIELDS] = { "name", "netns",     "address",    "bridge",
+                                                   "qemu", "disk_root", "containerd", "cache_dir" };
 
 /* In the fields' order. */
 static host_values to_values(const char *const texts[N_FIELDS]) {
@@ -26,7 +26,9 @@ static host_values to_values(const char *const texts[N_FIELDS]) {
                               .address = texts[2],
                               .bridge = texts[3],
                               .qemu = texts[4],
-                              .disk_root = texts[5] };
+                              .disk_root = texts[5],
+                              .containerd = texts[6],
+                              .cache_dir = texts[7] };
 }
 
 static int refuse(ferry_error *reterr, const char *field, const char *text) {
@@ -64,6 +66,10 @@ static int check(const host_values *v, ferry_error *reterr) {
                 return refuse(reterr, "qemu", "must be the absolute path of a program");
         if (v->disk_root && v->disk_root[0] != '/')
                 return refuse(reterr, "disk_root", "must be an absolute path");
+        if (v->containerd && v->containerd[0] != '/')
+                return refuse(reterr, "containerd", "must be the absolute path of its socket");
+        if (v->cache_dir && v->cache_dir[0] != '/')
+                return refuse(reterr, "cache_dir", "must be an absolute path");
         return 0;
 }
 
@@ -77,6 +83,8 @@ host *host_free(host *h) {
         free(h->bridge);
         free(h->qemu);
         free(h->disk_root);
+        free(h->containerd);
+        free(h->cache_dir);
         free(h);
         return NULL;
 }
@@ -98,7 +106,8 @@ static int host_new(const char *root, const host_values *v, bool is_set, host **
             copy(v->netns, &h->netns) < 0 ||
             copy(v->address ? v->address : "127.0.0.1", &h->address) < 0 ||
             copy(v->bridge, &h->bridge) < 0 || copy(v->qemu, &h->qemu) < 0 ||
-            copy(v->disk_root, &h->disk_root) < 0)
+            copy(v->disk_root, &h->disk_root) < 0 || copy(v->containerd, &h->containerd) < 0 ||
+            copy(v->cache_dir ? v->cache_dir : HOST_CACHE_DIR, &h->cache_dir) < 0)
                 return -ENOMEM;
         *ret = TAKE_PTR(h);
         return 0;
@@ -174,10 +183,11 @@ static json_t *text_or_null(const char *text) {
 }
 
 static json_t *to_json(const host_values *v) {
-        return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "name", v->name, "netns",
+        return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", v->name, "netns",
                          text_or_null(v->netns), "address", text_or_null(v->address), "bridge",
                          text_or_null(v->bridge), "qemu", text_or_null(v->qemu), "disk_root",
-                         text_or_null(v->disk_root));
+                         text_or_null(v->disk_root), "containerd", text_or_null(v->containerd),
+                         "cache_dir", text_or_null(v->cache_dir));
 }
 
 int host_to_json(const host *h, json_t **ret) {
@@ -186,7 +196,9 @@ int host_to_json(const host *h, json_t **ret) {
                                        .address = h->address,
                                        .bridge = h->bridge,
                                        .qemu = h->qemu,
-                                       .disk_root = h->disk_root });
+                                       .disk_root = h->disk_root,
+                                       .containerd = h->containerd,
+                                       .cache_dir = h->cache_dir });
         return *ret ? 0 : -ENOMEM;
 }
 

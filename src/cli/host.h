@@ -12,19 +12,26 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 
+/* As /etc/ferry/containerd.json has it by default. */
+#define HOST_CACHE_DIR "/var/cache/ferry/roots"
+
 typedef struct host {
-        char *root;      /* absolute, as given */
-        char *name;      /* never NULL */
-        char *netns;     /* NULL: the namespace we are in */
-        char *address;   /* IPv4 or IPv6; "127.0.0.1" when not set */
-        char *bridge;    /* NULL: none */
-        char *qemu;      /* NULL: the one in PATH */
-        char *disk_root; /* writable disks of sandboxes that arrive lie below it; NULL: none may */
-        bool is_set;     /* host.json exists */
+        char *root;       /* absolute, as given */
+        char *name;       /* never NULL */
+        char *netns;      /* NULL: the namespace we are in */
+        char *address;    /* IPv4 or IPv6; "127.0.0.1" when not set */
+        char *bridge;     /* NULL: none */
+        char *qemu;       /* NULL: the one in PATH */
+        char *disk_root;  /* writable disks of sandboxes that arrive lie below it; NULL: none may */
+        char *containerd; /* its gRPC socket, for sandboxes with containers; NULL: none */
+        char *cache_dir;  /* where their roots are; as in that containerd's
+                             /etc/ferry/containerd.json */
+        bool is_set;      /* host.json exists */
 } host;
 
 typedef struct host_values {
-        const char *name, *netns, *address, *bridge, *qemu, *disk_root; /* NULL: absent */
+        /* NULL: absent */
+        const char *name, *netns, *address, *bridge, *qemu, *disk_root, *containerd, *cache_dir;
 } host_values;
 
 /* -EINVAL naming the field when host.json is there and wrong. */

@@ -16,7 +16,7 @@
 
 #define READY_TIMEOUT (20 * USEC_PER_SEC)
 #define READY_FD      3
-#define ARGV_MAX      24U
+#define ARGV_MAX      32U
 #define LOG_LINES     5U
 /* What the host's QEMU and KVM can do, asked once a boot; no sandbox has such a name. */
 #define PROBE_CACHE ".probe"
@@ -195,7 +195,26 @@ static int explain(const host *h, const char *name, int r, ferry_error *reterr) 
                                tail ? ":\n" : " and left no message", tail ? tail : "");
 }
 
-int launch_shim(const host *h, const char *name, const char *config_path, ferry_error *reterr) {
+/* Its ttrpc socket is where it tells shims itself that it is. */
+static int add_containerd(launch *l, size_t *n, const launch_containerd *c, char **ret_events) {
+        if (asprintf(ret_events, "%s.ttrpc", c->address) < 0) {
+                *ret_events = NULL;
+                return -ENOMEM;
+        }
+        l->argv[(*n)++] = (char *)"--namespace";
+        l->argv[(*n)++] = (char *)c->namespace;
+        l->argv[(*n)++] = (char *)"--containerd";
+        l->argv[(*n)++] = (char *)c->address;
+        l->argv[(*n)++] = (char *)"--events";
+        l->argv[(*n)++] = *ret_events;
+        l->argv[(*n)++] = (char *)"--cache-dir";
+        l->argv[(*n)++] = (char *)c->cache_dir;
+        return 0;
+}
+
+int launch_shim(const host *h, const char *name, const char *config_path,
+                const launch_containerd *containerd, ferry_error *reterr) {
+        _cleanup_(freep) char *events = NULL;
         _cleanup_(freep) char *program = NULL, *state_dir = NULL, *log_path = NULL, *cache = NULL;
         _cleanup_(closep) int netns_fd = -EBADF, log_fd = -EBADF, read_fd = -EBADF,
                               write_fd = -EBADF;
@@ -251,6 +270,8 @@ int launch_shim(const host *h, const char *name, const char *config_path, ferry_
                 l.argv[n++] = (char *)"--disk-root";
                 l.argv[n++] = h->disk_root;
         }
+        if (containerd && add_containerd(&l, &n, containerd, &events) < 0)
+                return ferry_error_set_errno(reterr, -ENOMEM, "cannot start the shim");
         l.netns_fd = netns_fd;
         l.log_fd = log_fd;
         l.ready_fd = write_fd;

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "cli/mover-containers.h"
 
 #define TICK (100 * USEC_PER_MSEC)
 
@@ -46,6 +47,9 @@ void mover_done(mover *m) {
         free_report(m->figures.source);
         free_report(m->figures.destination);
         traces_done(&m->traces);
+        mover_drop_images(m);
+        if (m->containers)
+                protobuf_c_message_free_unpacked(&m->containers->base, NULL);
         m->source = m->source ? rpc_close(m->source) : NULL;
         m->destination = m->destination ? rpc_close(m->destination) : NULL;
 }
@@ -91,7 +95,8 @@ static int check_source(mover *m, ferry_error *reterr) {
                                        "%s does not run%s%s", m->name,
                                        status->exit_reason[0] ? ": " : "", status->exit_reason);
         m->figures.predicted = TAKE_PTR(status->prediction);
-        return 0;
+        mover_take_containers(m, status);
+        return mover_check_containers(m, reterr);
 }
 
 /* First of all the source says whether the sandbox, and the options, can be moved at all. */
@@ -119,7 +124,8 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
                 m->from->operations->remember(m->from, m->name, NULL, NULL);
         if (r < 0)
                 return r;
-        r = m->to->operations->start_destination(m->to, m->name, reterr);
+        r = m->to->operations->start_destination(
+                m->to, m->name, m->containers ? m->containers->namespace_ : NULL, reterr);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "host %s", m->to->name);
         m->made_destination = true;
@@ -128,9 +134,16 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
                                     &m->destination, reterr);
         if (r < 0)
                 return r;
+        r = mover_bring_images(m, exported->config, reterr);
+        if (r < 0)
+                return r;
         r = call_import(m->destination, m->session_id, m->name, exported->config, reterr);
+        mover_drop_images(m);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "the destination cannot take it");
+        r = mover_create_containers(m, reterr);
+        if (r < 0)
+                return r;
         r = call_prepare(m->destination, m->session_id, reterr);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "the destination cannot prepare it");
@@ -321,6 +334,18 @@ static int close_session(const mover *m, rpc *shim, ferry_error *reterr) {
                      : 0;
 }
 
+/* A shim that has served containerd goes when that has removed its containers, and may have gone
+ * before we look. */
+static int clear(mover *m, peer *p, bool source, ferry_error *reterr) {
+        int r;
+
+        if (source ? m->containers != NULL : m->n_created > 0) {
+                r = mover_remove_containers(m, source, reterr);
+                return r < 0 ? r : p->operations->wait_cleared(p, m->group, m->name, reterr);
+        }
+        return p->operations->clear(p, m->group, m->name, reterr);
+}
+
 int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         int r, e;
@@ -333,14 +358,14 @@ int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
                 m->from->operations->forward(m->from, m->name, m->to);
                 e = close_session(m, m->source, &error);
                 if (e == 0)
-                        e = m->from->operations->clear(m->from, m->group, m->name, &error);
+                        e = clear(m, m->from, true, &error);
                 if (r == 0 && e == 0)
                         m->to->operations->remember(m->to, m->name, NULL, NULL);
         } else {
                 r = close_session(m, m->source, reterr);
                 e = close_session(m, m->destination, &error);
                 if (e == 0 && m->made_destination)
-                        e = m->to->operations->clear(m->to, m->group, m->name, &error);
+                        e = clear(m, m->to, false, &error);
                 if (r == 0 && e == 0)
                         m->from->operations->remember(m->from, m->name, NULL, NULL);
         }

@@ -18,6 +18,8 @@
 
 #define SESSION_ID_SIZE 37U
 
+#define MOVER_IMAGES_MAX 32U
+
 typedef enum mover_place {
         MOVER_UNDECIDED,
         MOVER_AT_SOURCE,
@@ -49,6 +51,11 @@ typedef struct mover {
         void *userdata;
         mover_figures figures;
         traces traces;
+        /* mover-containers.c */
+        Ferry__Shim__V1__Containerd *containers; /* NULL: it has none; owned */
+        size_t n_created;                        /* of them, the last ones, at the destination */
+        char *images[MOVER_IMAGES_MAX];          /* brought there: SHA-256, hexadecimal */
+        size_t n_images;
         const struct outcome_files *files; /* what is to be written at the end; NULL: nothing */
         bool milestone;
 } mover;

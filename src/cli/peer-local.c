@@ -4,6 +4,8 @@
 
 #include "cli/peer.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,6 +24,9 @@
 #include "cli/target-check.h"
 
 #define CONNECT_TIMEOUT (10 * USEC_PER_SEC)
+#define CLEARED_TIMEOUT (10 * USEC_PER_SEC)
+#define CLEARED_STEP    (20 * USEC_PER_MSEC)
+#define COPY_STEP       (64UL << 20)
 
 typedef struct local_peer {
         peer base;
@@ -32,13 +37,17 @@ static host *host_of(peer *p) {
         return ((local_peer *)p)->host;
 }
 
-static int start_destination(peer *p, const char *name, ferry_error *reterr) {
+static int start_destination(peer *p, const char *name, const char *namespace,
+                             ferry_error *reterr) {
+        const launch_containerd containerd = { .namespace = namespace,
+                                               .address = p->containerd,
+                                               .cache_dir = host_of(p)->cache_dir };
         int r;
 
         r = sandbox_make(host_of(p)->root, name, reterr);
         if (r < 0)
                 return r;
-        r = launch_shim(host_of(p), name, NULL, reterr);
+        r = launch_shim(host_of(p), name, NULL, namespace ? &containerd : NULL, reterr);
         if (r < 0)
                 (void)sandbox_remove(host_of(p)->root, name, NULL); /* not while a shim holds it */
         return r;
@@ -59,7 +68,7 @@ static int open_shim(peer *p, rpc_group *group, const char *name, bool revive, c
         if (r == 0 && !has_shim) {
                 if (!revive)
                         return end_explain_no_shim(host_of(p)->root, name, reterr);
-                r = launch_shim(host_of(p), name, NULL, reterr);
+                r = launch_shim(host_of(p), name, NULL, NULL, reterr);
                 if (r < 0)
                         return r;
         }
@@ -146,8 +155,91 @@ static void forward(peer *p, const char *name, const peer *other) {
         pair_forward(host_of(p)->root, name, other->root);
 }
 
+/* Links of the sandbox's own: sandbox_adopt_images(). */
+static void remove_images(peer *p, const char *name) {
+        DIR *folder = opendir(host_of(p)->cache_dir);
+        size_t n = strlen(name);
+        struct dirent *entry;
+
+        while (folder && (entry = readdir(folder)))
+                if (strncmp(entry->d_name, name, n) == 0 && entry->d_name[n] == '-')
+                        (void)unlinkat(dirfd(folder), entry->d_name, 0);
+        if (folder)
+                closedir(folder);
+}
+
 static int clear(peer *p, rpc_group *group, const char *name, ferry_error *reterr) {
-        return end_empty_shim(host_of(p), group, name, reterr);
+        int r = end_empty_shim(host_of(p), group, name, reterr);
+
+        if (r == 0 && p->containerd)
+                remove_images(p, name);
+        return r;
+}
+
+static int wait_cleared(peer *p, rpc_group *group, const char *name, ferry_error *reterr) {
+        uint64_t deadline = now_usec() + CLEARED_TIMEOUT;
+        int r;
+
+        while (sandbox_check_exists(host_of(p)->root, name, NULL) == 0 && now_usec() < deadline) {
+                r = end_pause(group, CLEARED_STEP, reterr);
+                if (r < 0)
+                        return r;
+        }
+        return sandbox_check_exists(host_of(p)->root, name, NULL) < 0
+                       ? 0
+                       : clear(p, group, name, reterr);
+}
+
+/* ---- images ---- */
+
+static char *image_path(peer *p, const char *digest) {
+        char *path;
+
+        return asprintf(&path, "%s/content-%s.erofs", host_of(p)->cache_dir, digest) < 0 ? NULL
+                                                                                         : path;
+}
+
+static int copy_image(const char *from, const char *to) {
+        _cleanup_(closep) int in = open(from, O_RDONLY | O_CLOEXEC), out = -EBADF;
+        ssize_t n;
+
+        if (in < 0)
+                return -errno;
+        out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (out < 0)
+                return -errno;
+        do
+                n = copy_file_range(in, NULL, out, NULL, COPY_STEP, 0);
+        while (n > 0);
+        if (n < 0) {
+                n = -errno;
+                (void)unlink(to);
+        }
+        return (int)n;
+}
+
+static int take_image(peer *p, const char *path, const char *digest, ferry_error *reterr) {
+        _cleanup_(freep) char *to = image_path(p, digest);
+        int r = 0;
+
+        if (!to)
+                return ferry_error_set_errno(reterr, -ENOMEM, "image");
+        if (mkdir(host_of(p)->cache_dir, 0700) < 0 && errno != EEXIST)
+                return ferry_error_set_errno(reterr, -errno, "cache folder %s of host %s",
+                                             host_of(p)->cache_dir, p->name);
+        (void)unlink(to);
+        if (link(path, to) < 0)
+                r = errno == EXDEV ? copy_image(path, to) : -errno;
+        return r < 0 ? ferry_error_set_errno(reterr, r, "a container's root (%s) to host %s", path,
+                                             p->name)
+                     : 0;
+}
+
+static void drop_image(peer *p, const char *digest) {
+        _cleanup_(freep) char *path = image_path(p, digest);
+
+        if (path)
+                (void)unlink(path);
 }
 
 static peer *local_free(peer *p) {
@@ -170,6 +262,9 @@ static const peer_operations operations = {
         .forward = forward,
         .give_socket = give_socket,
         .clear = clear,
+        .wait_cleared = wait_cleared,
+        .take_image = take_image,
+        .drop_image = drop_image,
         .free = local_free,
 };
 
@@ -193,6 +288,7 @@ int peer_open(const char *target, peer **ret, ferry_error *reterr) {
         l->base.operations = &operations;
         l->base.name = strdup(h->is_set ? h->name : target);
         l->base.root = strdup(target);
+        l->base.containerd = h->containerd;
         l->host = TAKE_PTR(h);
         if (!l->base.name || !l->base.root) {
                 local_free(&l->base);

@@ -18,8 +18,10 @@ typedef struct peer peer;
 
 typedef struct peer_operations {
         /* Makes place for the sandbox and starts its shim, empty. FERRY_ALREADY_EXISTS when the
-         * host has a sandbox of that name. */
-        int (*start_destination)(peer *p, const char *name, ferry_error *reterr);
+         * host has a sandbox of that name. `namespace`: containerd's, for its containers; NULL: it
+         * has none. */
+        int (*start_destination)(peer *p, const char *name, const char *namespace,
+                                 ferry_error *reterr);
         /* A connection to the sandbox's shim. With `revive` a shim that died is started again: it
          * finds its VM and its journal; else that is FERRY_FAILED_PRECONDITION. FERRY_NOT_FOUND
          * when the host has no such sandbox. */
@@ -44,13 +46,21 @@ typedef struct peer_operations {
         /* Ends a shim that has neither VM nor session, and removes what it leaves. Anything else
          * is FERRY_FAILED_PRECONDITION and nothing happens. */
         int (*clear)(peer *p, rpc_group *group, const char *name, ferry_error *reterr);
+        /* The same, for one whose containers were removed: containerd ends the shim, and removes
+         * what it leaves. */
+        int (*wait_cleared)(peer *p, rpc_group *group, const char *name, ferry_error *reterr);
+        /* A container's root, `path` on the machine that we run on, is put where a shim here finds
+         * it by its SHA-256 (hexadecimal); and away again. */
+        int (*take_image)(peer *p, const char *path, const char *digest, ferry_error *reterr);
+        void (*drop_image)(peer *p, const char *digest);
         peer *(*free)(peer *p);
 } peer_operations;
 
 struct peer {
         const peer_operations *operations;
-        char *name; /* the host's, for messages; owned */
-        char *root; /* "--root" for a message that tells how to look; owned */
+        char *name;             /* the host's, for messages; owned */
+        char *root;             /* "--root" for a message that tells how to look; owned */
+        const char *containerd; /* its gRPC socket; NULL: it has none */
 };
 
 /* The host that `target` names: an absolute path of a state root. */

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli/find.h"
+
+#include <string.h>
+
+#include "cli/calls.h"
+#include "cli/sandbox.h"
+
+static bool has_container(const shim_status *status, const char *id) {
+        const Ferry__Shim__V1__Containerd *c = status->containerd;
+
+        for (size_t i = 0; c && i < c->n_containers; i++)
+                if (strcmp(c->containers[i]->id, id) == 0 && !c->containers[i]->migrated)
+                        return true;
+        return false;
+}
+
+/* One that does not answer has none that could be found. */
+static bool look_at(const char *root, rpc_group *group, const char *name, const char *id) {
+        _cleanup_(rpc_closep) rpc *shim = NULL;
+        _cleanup_(freep) char *path = NULL;
+        shim_status *status = NULL;
+        bool has_shim = false, found;
+
+        if (sandbox_has_shim(root, name, &has_shim, NULL) < 0 || !has_shim ||
+            sandbox_path(root, name, "shim.sock", &path, NULL) < 0 ||
+            rpc_open(group, path, "the shim", &shim, NULL) < 0 ||
+            call_status(shim, &status, NULL) < 0)
+                return false;
+        found = has_container(status, id);
+        protobuf_c_message_free_unpacked(&status->base, NULL);
+        return found;
+}
+
+int find_sandbox(const char *root, rpc_group *group, const char *word, char **ret,
+                 ferry_error *reterr) {
+        const char *found = NULL;
+        sandbox_names names;
+        int r = 0;
+
+        if (sandbox_check_exists(root, word, NULL) < 0 && sandbox_list(root, &names, NULL) == 0) {
+                for (size_t i = 0; i < names.n && r == 0; i++) {
+                        if (!look_at(root, group, names.names[i], word))
+                                continue;
+                        if (found)
+                                r = ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EEXIST,
+                                                    "container %s is in sandbox %s and in %s (of "
+                                                    "two namespaces of containerd?): name the "
+                                                    "sandbox",
+                                                    word, found, names.names[i]);
+                        found = names.names[i];
+                }
+                *ret = r == 0 ? strdup(found ? found : word) : NULL;
+                sandbox_names_done(&names);
+        } else
+                *ret = strdup(word);
+        if (r == 0 && !*ret)
+                r = ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
+        return r;
+}
