@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import traceback
 
 LIMIT = 120
 RUNTIME = "io.containerd.ferry.v2"
@@ -103,9 +104,10 @@ class Result:
 
 
 class Host:
-    """ferry: the CLI; shim: the shim's program; binaries: containerd's folder, or None."""
+    """ferry: the CLI; shim: the shim's program; binaries: containerd's folder, or None; guest: an image
+    that is there already; netns: a network namespace that it runs in."""
 
-    def __init__(self, ferry, shim, binaries=None):
+    def __init__(self, ferry, shim, binaries=None, guest=None, netns=None):
         self.ferry = os.path.abspath(ferry)
         self.shim = os.path.abspath(shim)
         self.folder = tempfile.mkdtemp(prefix="ferry-cd-", dir="/tmp")
@@ -113,6 +115,9 @@ class Host:
         self.socket = os.path.join(self.folder, "s.sock")
         self.root = os.path.join(self.folder, "f")
         self.binaries = binaries
+        self.guest = guest or os.path.join(self.folder, "guest")
+        self.has_guest = guest is not None
+        self.netns = netns
         self.process = None
         self.environment = {
             **os.environ,
@@ -127,30 +132,34 @@ class Host:
             file.write(text)
         return path
 
-    def start(self):
-        self.process = subprocess.Popen(
-            ["containerd", "-c", os.path.join(self.folder, "config.toml"), "-l", "debug"],
-            env=self.environment, stdout=open(os.path.join(self.folder, "log"), "ab"),
-            stderr=subprocess.STDOUT)
-        wait_for("containerd", lambda: os.path.exists(self.socket) and
-                 self.ctr("version").code == 0)
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(LIMIT)
-
-    def __enter__(self):
-        guest = os.path.join(self.folder, "guest")
-        built = subprocess.run([self.ferry, "image", "build", "--containers", "--output", guest],
+    def build_guest(self):
+        built = subprocess.run([self.ferry, "image", "build", "--containers", "--output", self.guest],
                                text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                check=False)
         if built.returncode != 0 and os.environ.get("CI") != "true":
             print(f"1..0 # SKIP {built.stderr.splitlines()[0]}")
             sys.exit(0)
         assert built.returncode == 0, built.stderr
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [*(("ip", "netns", "exec", self.netns) if self.netns else ()), "containerd", "-c", os.path.join(self.folder, "config.toml"), "-l", "debug"],
+            env=self.environment, stdout=open(os.path.join(self.folder, "log"), "ab"),
+            stderr=subprocess.STDOUT)
+        wait_for("containerd", lambda: os.path.exists(self.socket) and
+                 self.ctr("version").code == 0)
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            self.process.wait(LIMIT)
+
+    def __enter__(self):
+        if not self.has_guest:
+            self.build_guest()
         self.write("config.toml", CONFIG.format(folder=self.folder, socket=self.socket))
         self.write("ferry.json", json.dumps({
-            "image": guest, "root": self.root, "cache_dir": os.path.join(self.folder, "roots"),
+            "image": self.guest, "root": self.root, "cache_dir": os.path.join(self.folder, "roots"),
             "accelerator": "tcg"}))
         self.start()
         image = os.path.join(self.folder, "image.tar")
@@ -162,10 +171,9 @@ class Host:
         for task in self.ctr("task", "ls", "-q").out.split():
             self.ctr("task", "kill", "-s", "KILL", task)
             self.ctr("task", "delete", "-f", task)
-        for sandbox in os.listdir(self.root) if os.path.isdir(self.root) else []:
-            if not sandbox.startswith("."):
-                subprocess.run([self.ferry, "--root", self.root, "stop", "--force", sandbox],
-                               check=False, stderr=subprocess.DEVNULL)
+        for sandbox in self.sandboxes():
+            subprocess.run([self.ferry, "--root", self.root, "stop", "--force", sandbox],
+                           check=False, stderr=subprocess.DEVNULL)
         self.stop()
         if os.environ.get("FERRY_KEEP"):
             print("# kept", self.folder)
@@ -186,7 +194,8 @@ class Host:
         return result
 
     def sandboxes(self):
-        return [name for name in os.listdir(self.root) if not name.startswith(".")] \
+        return [entry.name for entry in os.scandir(self.root)
+                if entry.is_dir() and not entry.name.startswith(".")] \
             if os.path.isdir(self.root) else []
 
 
@@ -201,6 +210,41 @@ def tap(cases):
         except Exception as error:  # pylint: disable=broad-exception-caught
             failed = True
             print(f"not ok {number} - {name}")
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            traceback.print_exception(error)
         print(f"# {time.monotonic() - start:.1f} s", flush=True)
     return failed
+
+
+def run(place, name, *arguments, flags=(), **more):
+    return place.ctr("run", "--rm", "--runtime", RUNTIME, *flags, IMAGE, name, *arguments,
+                     **more)
+
+
+def start(place, name, script):
+    place.must("run", "-d", "--runtime", RUNTIME, IMAGE, name, "sh", "-c", script)
+
+
+def state(place, name):
+    """What `ctr task ls` says of it; None: nothing."""
+    for line in place.must("task", "ls").out.splitlines()[1:]:
+        if line.split()[0] == name:
+            return line.split()[2]
+    return None
+
+
+def remove(place, name):
+    place.ctr("task", "kill", "-s", "KILL", name)
+    wait_for("its end", lambda: state(place, name) == "STOPPED")
+    place.must("task", "delete", name)
+    place.must("container", "delete", name)
+
+
+def fetch(tool, folder, suite):
+    """Of suites that go on changing: what cannot be had is skipped."""
+    done = subprocess.run([tool, os.path.join(folder, suite), suite, "usr/bin/containerd",
+                           "containerd"], text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        print(f"1..0 # SKIP {done.stderr.strip()}")
+        sys.exit(0)
+    return os.path.dirname(done.stdout.strip())

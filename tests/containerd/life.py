@@ -19,30 +19,6 @@ import termios
 import host
 
 
-def run(place, name, *arguments, flags=(), **more):
-    return place.ctr("run", "--rm", "--runtime", host.RUNTIME, *flags, host.IMAGE, name, *arguments,
-                     **more)
-
-
-def start(place, name, script):
-    place.must("run", "-d", "--runtime", host.RUNTIME, host.IMAGE, name, "sh", "-c", script)
-
-
-def state(place, name):
-    """What `ctr task ls` says of it; None: nothing."""
-    for line in place.must("task", "ls").out.splitlines()[1:]:
-        if line.split()[0] == name:
-            return line.split()[2]
-    return None
-
-
-def remove(place, name):
-    place.ctr("task", "kill", "-s", "KILL", name)
-    host.wait_for("its end", lambda: state(place, name) == "STOPPED")
-    place.must("task", "delete", name)
-    place.must("container", "delete", name)
-
-
 def has_ended(pid):
     """Or waits to be reaped, by whoever that falls to."""
     try:
@@ -53,7 +29,7 @@ def has_ended(pid):
 
 
 def test_output_and_exit_status(place):
-    result = run(place, "c1", "sh", "-c", "echo out; echo err >&2; exit 7")
+    result = host.run(place, "c1", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (result.code, result.out, result.err) == (7, "out\n", "err\n"), result
     host.wait_for("nothing left", lambda: not place.sandboxes())
 
@@ -67,7 +43,7 @@ def test_input_to_its_end(place):
 
 
 def test_much_output_is_whole(place):
-    result = run(place, "c3", "seq", "1", "300000")
+    result = host.run(place, "c3", "seq", "1", "300000")
     assert result.code == 0
     assert result.out == "".join(f"{i}\n" for i in range(1, 300001))
 
@@ -94,17 +70,17 @@ def test_a_terminal(place):
 
 
 def test_execs(place):
-    start(place, "c5", "trap 'exit 5' TERM; while :; do sleep 0.1; done")
+    host.start(place, "c5", "trap 'exit 5' TERM; while :; do sleep 0.1; done")
     result = place.ctr("task", "exec", "--exec-id", "e1", "c5", "sh", "-c", "echo in; echo x >&2; exit 9")
     assert (result.code, result.out, result.err) == (9, "in\n", "x\n"), result
     result = place.ctr("task", "exec", "--exec-id", "e2", "c5", "no-such-program")
     assert result.code != 0 and "no-such-program" in result.err, result
-    assert state(place, "c5") == "RUNNING"
+    assert host.state(place, "c5") == "RUNNING"
     assert len(place.must("task", "ps", "c5").out.splitlines()) == 2
     metrics = place.must("task", "metrics", "c5").out
     assert "memory.usage" in metrics and "cpu.usage_usec" in metrics, metrics
     place.must("task", "kill", "-s", "TERM", "c5")
-    host.wait_for("its end", lambda: state(place, "c5") == "STOPPED")
+    host.wait_for("its end", lambda: host.state(place, "c5") == "STOPPED")
     result = place.ctr("task", "delete", "c5")
     assert "exit code 5" in result.err, result
     place.must("container", "delete", "c5")
@@ -112,43 +88,43 @@ def test_execs(place):
 
 
 def test_pause_and_resume(place):
-    start(place, "c6", "while :; do sleep 0.1; done")
+    host.start(place, "c6", "while :; do sleep 0.1; done")
     place.must("task", "pause", "c6")
-    assert state(place, "c6") == "PAUSED"
+    assert host.state(place, "c6") == "PAUSED"
     assert place.ctr("task", "pause", "c6").code != 0
     place.must("task", "resume", "c6")
-    assert state(place, "c6") == "RUNNING"
-    remove(place, "c6")
+    assert host.state(place, "c6") == "RUNNING"
+    host.remove(place, "c6")
 
 
 def test_what_cannot_be(place):
-    result = run(place, "c7", "no-such-program")
+    result = host.run(place, "c7", "no-such-program")
     assert result.code != 0 and "no-such-program" in result.err, result
-    result = run(place, "c8", "true", flags=("--mount", "type=bind,src=/usr,dst=/mnt,options=rbind:ro"))
+    result = host.run(place, "c8", "true", flags=("--mount", "type=bind,src=/usr,dst=/mnt,options=rbind:ro"))
     assert result.code != 0 and "bind mount of /usr" in result.err, result
-    start(place, "c9", "while :; do sleep 0.1; done")
+    host.start(place, "c9", "while :; do sleep 0.1; done")
     assert place.ctr("task", "delete", "c9").code != 0
     assert place.ctr("task", "start", "c9").code != 0
-    remove(place, "c9")
+    host.remove(place, "c9")
     host.wait_for("nothing left", lambda: not place.sandboxes())
 
 
 def test_a_file_is_brought_in(place):
     path = place.write("motd", "good morning\n")
-    result = run(place, "d1", "cat", "/etc/motd",
+    result = host.run(place, "d1", "cat", "/etc/motd",
                  flags=("--mount", f"type=bind,src={path},dst=/etc/motd,options=rbind:ro"))
     assert (result.code, result.out) == (0, "good morning\n"), result
 
 
 def test_a_memory_limit(place):
     start_flags = ("--memory-limit", "16777216")
-    result = run(place, "d2", "tail", "/dev/zero", flags=start_flags)
+    result = host.run(place, "d2", "tail", "/dev/zero", flags=start_flags)
     assert result.code == 137, result
 
 
 def test_what_is_asked_for_is_had(place):
     user = ("--user", "1000:1000") if place.binaries else ()  # 1.6's ctr has no such flag
-    result = run(place, "d8", "sh", "-c", "id -u; busybox pwd; echo [$A][${E-unset}]; "
+    result = host.run(place, "d8", "sh", "-c", "id -u; busybox pwd; echo [$A][${E-unset}]; "
                  "busybox grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; touch /x",
                  flags=("--seccomp", "--read-only", "--cwd", "/tmp", "--env", "A=b",
                         "--env", "E=", *user))
@@ -159,46 +135,35 @@ def test_what_is_asked_for_is_had(place):
 
 def test_a_privileged_one_with_the_hosts_names(place):
     """It may do what it likes, to the guest."""
-    result = run(place, "d9", "sh", "-c", "busybox mount -t tmpfs x /tmp && cat /etc/hosts",
+    result = host.run(place, "d9", "sh", "-c", "busybox mount -t tmpfs x /tmp && cat /etc/hosts",
                  flags=("--privileged", "--net-host"))
     with open("/etc/hosts", encoding="utf-8") as file:
         assert (result.code, result.out) == (0, file.read()), result
 
 
 def test_containerd_comes_and_goes(place):
-    start(place, "d3", "while :; do sleep 0.1; done")
+    host.start(place, "d3", "while :; do sleep 0.1; done")
     place.stop()
     place.start()
-    assert state(place, "d3") == "RUNNING"
+    assert host.state(place, "d3") == "RUNNING"
     result = place.must("task", "exec", "--exec-id", "e1", "d3", "echo", "still here")
     assert result.out == "still here\n", result
-    remove(place, "d3")
+    host.remove(place, "d3")
 
 
 def test_a_shim_that_is_killed_takes_its_vm_along(place):
-    start(place, "d4", "while :; do sleep 0.1; done")
+    host.start(place, "d4", "while :; do sleep 0.1; done")
     sandbox, = place.sandboxes()
     folder = os.path.join(place.root, sandbox)
     with open(os.path.join(folder, "qemu.json"), encoding="utf-8") as file:
         qemu = json.load(file)["pid"]
     with open(os.path.join(folder, "shim.lock"), encoding="utf-8") as file:
         os.kill(int(file.read()), signal.SIGKILL)
-    host.wait_for("its end", lambda: state(place, "d4") in ("STOPPED", None))
+    host.wait_for("its end", lambda: host.state(place, "d4") in ("STOPPED", None))
     host.wait_for("nothing left", lambda: not place.sandboxes())
     assert has_ended(qemu), "QEMU lives"
     place.ctr("task", "delete", "-f", "d4")
     place.must("container", "delete", "d4")
-
-
-def test_it_is_not_moved_yet(place):
-    start(place, "d7", "while :; do sleep 0.1; done")
-    sandbox, = place.sandboxes()
-    done = subprocess.run([place.ferry, "--root", place.root, "migrate", sandbox, "--to",
-                           os.path.join(place.folder, "other")], text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=host.LIMIT)
-    assert done.returncode == 4 and "d7" in done.stderr, done
-    assert place.must("task", "exec", "--exec-id", "e1", "d7", "echo", "here").out == "here\n"
-    remove(place, "d7")
 
 
 def test_a_pod(place):
@@ -210,11 +175,11 @@ def test_a_pod(place):
     assert len(place.sandboxes()) == 1
     result = place.must("task", "exec", "--exec-id", "e1", "app2", "echo", "in app2")
     assert result.out == "in app2\n", result
-    remove(place, "app1")
+    host.remove(place, "app1")
     place.must("run", "-d", "--runtime", host.RUNTIME, *label, host.IMAGE, "app3", *loop)
     for name in "app2", "app3", "pod1":
-        assert state(place, name) == "RUNNING"
-        remove(place, name)
+        assert host.state(place, name) == "RUNNING"
+        host.remove(place, name)
     host.wait_for("nothing left", lambda: not place.sandboxes())
     result = place.ctr("run", "--rm", "--runtime", host.RUNTIME, *label, host.IMAGE, "app4", "true")
     assert result.code != 0 and "pod1" in result.err, result
@@ -222,31 +187,20 @@ def test_a_pod(place):
 
 
 def test_two_at_once(place):
-    start(place, "d5", "while :; do sleep 0.1; done")
-    start(place, "d6", "while :; do sleep 0.1; done")
+    host.start(place, "d5", "while :; do sleep 0.1; done")
+    host.start(place, "d6", "while :; do sleep 0.1; done")
     assert len(place.sandboxes()) == 2
-    remove(place, "d5")
-    assert state(place, "d6") == "RUNNING"
-    remove(place, "d6")
+    host.remove(place, "d5")
+    assert host.state(place, "d6") == "RUNNING"
+    host.remove(place, "d6")
     host.wait_for("nothing left", lambda: not place.sandboxes())
     roots = os.listdir(os.path.join(place.folder, "roots"))
     assert len([name for name in roots if name.endswith(".erofs")]) == 1, roots
 
 
-def fetch(tool, folder, suite):
-    """Of suites that go on changing: what cannot be had is skipped."""
-    done = subprocess.run([tool, os.path.join(folder, suite), suite, "usr/bin/containerd",
-                           "containerd"], text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, check=False)
-    if done.returncode != 0:
-        print(f"1..0 # SKIP {done.stderr.strip()}")
-        sys.exit(0)
-    return os.path.dirname(done.stdout.strip())
-
-
 def main():
     ferry, shim = sys.argv[1:3]
-    with host.Host(ferry, shim, fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None) as place:
+    with host.Host(ferry, shim, host.fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None) as place:
         failed = host.tap([(name[len("test_"):].replace("_", " "), lambda test=test: test(place))
                            for name, test in globals().items() if name.startswith("test_")])
     sys.exit(failed)

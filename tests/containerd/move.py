@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Containers move with their VM, from one real containerd to another in another network namespace.
+
+usage: move.py FERRY SHIM [FETCH FOLDER SUITE]
+"""
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import host
+from pair import Pair, Watched, ferry, move
+
+FOREVER = "while :; do sleep 0.1; done"
+COUNT = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
+
+
+def is_clean(place):
+    return not place.sandboxes() and not place.must("task", "ls", "-q").out and \
+        not place.must("container", "ls", "-q").out
+
+
+def wait_clean(place):
+    host.wait_for("nothing left", lambda: is_clean(place))
+    left = [name for name in os.listdir(os.path.join(place.folder, "roots"))
+            if not re.fullmatch("[0-9a-f]{64}[.]erofs|[.]lock", name)]
+    assert not left, left
+
+
+def lines_of(text):
+    return [int(number) for number in re.findall(r"line (\d+)\n", text)]
+
+
+def test_no_line_is_lost_or_repeated(here, there):
+    before = Watched(here, "run", "--rm", "--runtime", host.RUNTIME, host.IMAGE, "c1", "sh", "-c",
+                     COUNT)
+    before.wait_for("line 20\n")
+    report = move(here, there, "c1")
+    assert report["outcome"] == "migrated", report["outcome"]
+    print(f"# blackout {report['blackout_ms']:.1f} ms")
+    assert before.end() == 255
+    after = Watched(there, "task", "attach", "c1")
+    last = lines_of(before.text)[-1]
+    after.wait_for(f"line {last + 100}\n")
+    seen = lines_of(before.text) + lines_of(after.text)
+    assert seen == list(range(1, len(seen) + 1)), seen
+    wait_clean(here)
+    there.must("task", "kill", "-s", "KILL", "c1")
+    assert after.end() == 137
+    there.ctr("task", "delete", "c1")
+    there.must("container", "delete", "c1")
+    wait_clean(there)
+
+
+def test_its_exit_status_is_told_there(here, there):
+    host.start(here, "c2", "trap 'exit 7' TERM; " + FOREVER)
+    move(here, there, "c2")
+    assert host.state(there, "c2") == "RUNNING"
+    result = there.must("task", "exec", "--exec-id", "e1", "c2", "echo", "new here")
+    assert result.out == "new here\n", result
+    there.must("task", "kill", "c2")
+    host.wait_for("its end", lambda: host.state(there, "c2") == "STOPPED")
+    result = there.ctr("task", "delete", "c2")
+    assert "non-zero exit code 7" in result.err, result
+    there.must("container", "delete", "c2")
+    wait_clean(here)
+    wait_clean(there)
+
+
+def test_a_shell_that_was_typed_into(here, there):
+    host.start(here, "c3", FOREVER)
+    shell = ("task", "exec", "-t", "--exec-id", "shell", "c3", "sh")
+    before = Watched(here, *shell, terminal=True)
+    before.type("word=there; echo $word$word\n")
+    before.wait_for("therethere")
+    move(here, there, "c3")
+    assert before.end() == 255
+    after = Watched(there, *shell, terminal=True)
+    after.type("echo still $word\n")
+    after.wait_for("still there")
+    after.type("exit 9\n")
+    assert after.end() == 9
+    host.remove(there, "c3")
+    wait_clean(there)
+
+
+def test_a_terminal_of_its_own(here, there):
+    before = Watched(here, "run", "-t", "--runtime", host.RUNTIME, host.IMAGE, "c4", "sh",
+                     terminal=True)
+    before.type("word=mine; echo $word$word\n")
+    before.wait_for("minemine")
+    move(here, there, "c4")
+    assert before.end() == 255
+    after = Watched(there, "task", "attach", "c4", terminal=True)
+    after.type("echo still $word\n")
+    after.wait_for("still mine")
+    after.type("exit 3\n")
+    assert after.end() == 3
+    there.ctr("task", "delete", "c4")
+    there.must("container", "delete", "c4")
+    wait_clean(there)
+
+
+def test_a_pod_there_and_back(here, there):
+    """One runs, one has ended, one is paused."""
+    label = ("--label", "io.kubernetes.cri.sandbox-id=pod1")
+    for name, script in ("pod1", FOREVER), ("app1", "exit 4"), ("app2", FOREVER):
+        here.must("run", "-d", "--runtime", host.RUNTIME, *label, host.IMAGE, name, "sh", "-c",
+                  script)
+    host.wait_for("its end", lambda: host.state(here, "app1") == "STOPPED")
+    here.must("task", "pause", "app2")
+    for source, target in (here, there), (there, here):
+        move(source, target, "app2")
+        wait_clean(source)
+        assert len(target.sandboxes()) == 1
+        assert host.state(target, "pod1") == "RUNNING"
+        assert host.state(target, "app2") == "PAUSED"
+        host.wait_for("its end", lambda place=target: host.state(place, "app1") == "STOPPED")
+    here.must("task", "resume", "app2")
+    result = here.must("task", "exec", "--exec-id", "e1", "app2", "echo", "home")
+    assert result.out == "home\n", result
+    result = here.ctr("task", "delete", "app1")
+    assert "non-zero exit code 4" in result.err, result
+    here.must("container", "delete", "app1")
+    for name in "app2", "pod1":
+        host.remove(here, name)
+    wait_clean(here)
+
+
+def test_a_name_that_is_taken(here, there):
+    host.start(here, "c5", FOREVER)
+    host.start(there, "c5", FOREVER)
+    done = ferry(here, "--root", here.root, "migrate", "c5", "--to", there.root, check=False)
+    assert done.returncode == 4 and "already exists" in done.stderr, done
+    for place in here, there:
+        result = place.must("task", "exec", "--exec-id", "e1", "c5", "echo", "well")
+        assert result.out == "well\n", result
+        host.remove(place, "c5")
+        wait_clean(place)
+
+
+def test_cancelled_it_goes_on_here(here, there):
+    host.start(here, "c6", FOREVER)
+    mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", "c6", "--to", there.root,
+                              "--bandwidth", "1M"], env=here.environment, text=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    host.wait_for("its task there", lambda: host.state(there, "c6") == "RUNNING")
+    mover.send_signal(signal.SIGINT)
+    _, errors = mover.communicate(timeout=host.LIMIT)
+    assert mover.returncode == 130, errors
+    assert host.state(here, "c6") == "RUNNING"
+    wait_clean(there)
+    result = here.must("task", "exec", "--exec-id", "e1", "c6", "echo", "still here")
+    assert result.out == "still here\n", result
+    host.remove(here, "c6")
+    wait_clean(here)
+
+
+def test_a_shim_there_that_is_killed(here, there):
+    host.start(here, "c7", FOREVER)
+    mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", "c7", "--to", there.root,
+                              "--bandwidth", "1M"], env=here.environment, text=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    host.wait_for("its task there", lambda: host.state(there, "c7") == "RUNNING")
+    sandbox, = there.sandboxes()
+    with open(os.path.join(there.root, sandbox, "shim.lock"), encoding="utf-8") as file:
+        os.kill(int(file.read()), signal.SIGKILL)
+    _, errors = mover.communicate(timeout=host.LIMIT)
+    assert mover.returncode == 5, errors
+    result = here.must("task", "exec", "--exec-id", "e1", "c7", "echo", "still here")
+    assert result.out == "still here\n", result
+    host.remove(here, "c7")
+    wait_clean(here)
+    there.ctr("task", "delete", "-f", "c7")
+    there.ctr("container", "delete", "c7")
+    wait_clean(there)
+
+
+def test_a_host_without_containerd(here, there):
+    host.start(here, "c8", FOREVER)
+    other = os.path.join(there.folder, "plain")
+    done = ferry(here, "--root", here.root, "migrate", "c8", "--to", other, check=False)
+    assert done.returncode == 4 and "host set --containerd" in done.stderr, done
+    assert host.state(here, "c8") == "RUNNING"
+    host.remove(here, "c8")
+
+
+def main():
+    binaries = host.fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None
+    with Pair(*sys.argv[1:3], binaries) as (here, there):
+        wanted = os.environ.get("ONLY", "")
+        failed = host.tap([(name[len("test_"):].replace("_", " "),
+                            lambda test=test: test(here, there))
+                           for name, test in globals().items()
+                           if name.startswith("test_") and wanted in name])
+    sys.exit(failed)
+
+
+main()

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""Two containerds in two network namespaces, and who types and reads at them."""
+import json
+import os
+import pty
+import select
+import subprocess
+import time
+
+import host
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
+class Network:
+    """Two namespaces and a cable."""
+
+    def __init__(self):
+        self.names = [f"fmv{os.getpid()}{side}" for side in "ab"]
+
+    def __enter__(self):
+        for name in self.names:
+            ip("netns", "add", name)
+        ip("link", "add", "eth0", "netns", self.names[0], "type", "veth", "peer", "name", "eth0",
+           "netns", self.names[1])
+        for number, name in enumerate(self.names, 1):
+            ip("-n", name, "address", "add", f"10.9.0.{number}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        return self.names
+
+    def __exit__(self, *_):
+        for name in self.names:
+            ip("netns", "delete", name)
+
+
+def ferry(place, *words, check=True):
+    done = subprocess.run([place.ferry, *words], env=place.environment, text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=host.LIMIT)
+    assert not check or done.returncode == 0, done
+    return done
+
+
+def introduce(place, name, address):
+    ferry(place, "--root", place.root, "host", "set", "--name", name, "--netns", place.netns,
+          "--address", address, "--containerd", place.socket, "--cache-dir",
+          os.path.join(place.folder, "roots"))
+
+
+def move(here, there, name):
+    done = ferry(here, "--root", here.root, "migrate", name, "--to", there.root, "--json")
+    return json.loads(done.stdout)
+
+
+class Pair:
+    """(here, there), which know each other as hosts a and b."""
+
+    def __init__(self, ferry_program, shim, binaries=None):
+        self.programs = ferry_program, shim, binaries
+        self.network, self.hosts = Network(), []
+
+    def __enter__(self):
+        self.network.__enter__()
+        try:
+            for number, name in enumerate(self.network.names, 1):
+                place = host.Host(*self.programs, netns=name,
+                                  guest=self.hosts[0].guest if self.hosts else None)
+                self.hosts.append(place)
+                place.__enter__()
+                introduce(place, "ab"[number - 1], f"10.9.0.{number}")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self.hosts
+
+    def __exit__(self, *_):
+        for place in reversed(self.hosts):
+            place.__exit__()
+        self.network.__exit__()
+
+
+class Watched:
+    """A ctr that runs on, and what it prints."""
+
+    def __init__(self, place, *arguments, terminal=False):
+        self.text = ""
+        argv = place.argv(*arguments)
+        if terminal:
+            self.fd, end = pty.openpty()
+            self.process = subprocess.Popen(argv, env=place.environment, stdin=end, stdout=end,
+                                            stderr=end, start_new_session=True)
+            os.close(end)
+        else:
+            self.process = subprocess.Popen(argv, env=place.environment, stdin=subprocess.DEVNULL,
+                                            stdout=subprocess.PIPE)
+            self.fd = self.process.stdout.fileno()
+
+    def read(self, seconds):
+        """False: it has ended."""
+        if select.select([self.fd], [], [], seconds)[0]:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:  # a terminal without its other end
+                data = b""
+            if not data:
+                return False
+            self.text += data.decode()
+        return True
+
+    def wait_for(self, what):
+        deadline = time.monotonic() + host.LIMIT
+        while what not in self.text:
+            assert time.monotonic() < deadline and self.read(1), f"no {what!r} in {self.text!r}"
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def end(self):
+        """Its exit status, when all is read."""
+        deadline = time.monotonic() + host.LIMIT
+        while self.read(1):
+            assert time.monotonic() < deadline, "it does not end"
+        return self.process.wait(host.LIMIT)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
