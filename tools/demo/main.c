@@ -10,14 +10,18 @@
 
 #include "child.h"
 #include "cli/format.h"
+#include "cli/launch.h"
 #include "cli/options.h"
 #include "cli/table.h"
 #include "lab.h"
 #include "show.h"
 
+#define CONTAINERS_SKIPPED 77
+
 typedef struct values {
         bool json, keep, clean, help;
         cli_number hops, memory_rate;
+        const char *containers;
 } values;
 
 static const cli_option options[] = {
@@ -31,6 +35,8 @@ static const cli_option options[] = {
           CLI_OPTION_SWITCH, offsetof(values, keep) },
         { "clean", NULL, "only remove what an earlier run left", CLI_OPTION_SWITCH,
           offsetof(values, clean) },
+        { "containers", "PROGRAM", "show containers of two containerds, too, by this program",
+          CLI_OPTION_TEXT, offsetof(values, containers) },
         { "help", NULL, "this text", CLI_OPTION_SWITCH, offsetof(values, help) },
 };
 
@@ -52,12 +58,14 @@ static json_t *hop_to_json(const show_result *result, const show_hop *h) {
                          "memory_intact", h->memory_intact);
 }
 
-static void print_json(const show_result *result, bool ok) {
+static void print_json(const show_result *result, json_t *containers, bool ok) {
         json_t *hops = json_array(), *object;
 
         for (unsigned i = 0; i < result->n_hops; i++)
                 (void)json_array_append_new(hops, hop_to_json(result, &result->hops[i]));
         object = json_pack("{s:o, s:b}", "hops", hops, "ok", ok);
+        if (object && containers)
+                (void)json_object_set(object, "containers", containers);
         if (!object || json_dumpf(object, stdout, JSON_REAL_PRECISION(10)) < 0)
                 fprintf(stderr, "demo: cannot print the object\n");
         printf("\n");
@@ -154,6 +162,35 @@ static bool run_demo(const values *v, show_result *result, ferry_error *error) {
         return ok;
 }
 
+/* Its object, NULL when it cannot be shown here. */
+static bool run_containers(const char *program, bool quiet, json_t **ret, ferry_error *error) {
+        _cleanup_(freep) char *ferry = NULL, *shim = NULL, *output = NULL;
+        int status, r;
+
+        r = launch_find_program("ferry", "FERRY", "../../src/cli/ferry", &ferry, error);
+        if (r == 0)
+                r = launch_find_program("containerd-shim-ferry-v2", "FERRY_SHIM",
+                                        "../../src/shim/containerd-shim-ferry-v2", &shim, error);
+        if (r == 0)
+                r = child_run((const char *const[]){ program, ferry, shim, NULL }, false, &output,
+                              &status, error);
+        if (r < 0)
+                return false;
+        if (status == CONTAINERS_SKIPPED)
+                return true;
+        *ret = output ? json_loads(output, 0, NULL) : NULL;
+        if (*ret && !quiet)
+                printf("\na container of containerd's: %.0f ms in all, blackout %.1f ms; %d lines, "
+                       "none "
+                       "lost or repeated: %s; the shell in it %s\n",
+                       json_number_value(json_object_get(*ret, "total_ms")),
+                       json_number_value(json_object_get(*ret, "blackout_ms")),
+                       (int)json_integer_value(json_object_get(*ret, "lines")),
+                       json_is_true(json_object_get(*ret, "lines_lost_or_repeated")) ? "NO" : "yes",
+                       json_is_true(json_object_get(*ret, "shell_kept")) ? "goes on" : "is LOST");
+        return status == 0;
+}
+
 static int clean(void) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
@@ -166,6 +203,7 @@ static int clean(void) {
 int main(int argc, char **argv) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         show_result result = { 0 };
+        json_t *containers = NULL;
         values v = { 0 };
         cli_words words;
         bool ok;
@@ -188,12 +226,15 @@ int main(int argc, char **argv) {
         if (v.clean)
                 return clean();
         ok = run_demo(&v, &result, &error);
+        if (ok && v.containers && child_signal() == 0)
+                ok = run_containers(v.containers, v.json, &containers, &error);
         if (child_signal() != 0)
                 fprintf(stderr, "demo: interrupted; what it had made is removed\n");
         else if (error.code != FERRY_OK)
                 fprintf(stderr, "demo: %s\n", ferry_error_message(&error));
         if (v.json)
-                print_json(&result, ok);
+                print_json(&result, containers, ok);
+        json_decref(containers);
         if (child_signal() != 0)
                 return 128 + child_signal();
         return ok ? 0 : 1;
