@@ -171,6 +171,7 @@ static bool run_containers(const char *program, bool quiet, json_t **ret, ferry_
         if (r == 0)
                 r = launch_find_program("containerd-shim-ferry-v2", "FERRY_SHIM",
                                         "../../src/shim/containerd-shim-ferry-v2", &shim, error);
+        (void)fflush(stdout);
         if (r == 0)
                 r = child_run((const char *const[]){ program, ferry, shim, NULL }, false, &output,
                               &status, error);
