@@ -3,9 +3,14 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/digest.h"
 #include "cli/ctr.h"
+#include "cli/end.h"
 #include "state.pb-c.h"
+
+#define OTHERS_USEC (500 * USEC_PER_MSEC)
+#define OTHERS_STEP (20 * USEC_PER_MSEC)
 
 #define SANDBOX_ANNOTATION "io.ferry.sandbox-id"
 #define SOURCE_ANNOTATION  "io.microsoft.migration.source-container-id"
@@ -189,9 +194,30 @@ int mover_create_containers(mover *m, ferry_error *reterr) {
         return 0;
 }
 
+/* Who waits for a task, as `ctr run` does, removes it himself when it has ended, and fails when
+ * somebody else is faster. */
+static void leave_them_time(mover *m) {
+        uint64_t deadline = now_usec() + OTHERS_USEC;
+        size_t left = 1;
+
+        while (left > 0 && now_usec() < deadline && rpc_is_open(m->source)) {
+                shim_status *status;
+
+                if (call_status(m->source, &status, NULL) < 0)
+                        return;
+                left = status->containerd ? status->containerd->n_containers : 0;
+                protobuf_c_message_free_unpacked(&status->base, NULL);
+                if (left > 0 && end_pause(m->group, OTHERS_STEP, NULL) < 0)
+                        return;
+        }
+}
+
 int mover_remove_containers(mover *m, bool source, ferry_error *reterr) {
         size_t n = source ? n_containers(m) : m->n_created;
         int r = 0;
+
+        if (source)
+                leave_them_time(m);
 
         for (size_t i = n_containers(m) - n; i < n_containers(m); i++) {
                 ctr c = source ? source_of(m) : destination_of(m);

@@ -13,6 +13,7 @@
 #define METRICS_TYPE "io.containerd.cgroups.v2.Metrics"
 #define VERSION      "2"
 #define LATE_USEC    (2 * USEC_PER_SEC)
+#define DRAIN_USEC   (10 * USEC_PER_SEC)
 
 #define S(name) CONTAINERD__TASK__V2__STATUS__##name
 
@@ -22,6 +23,7 @@ typedef struct task_call {
         ttrpc_call *call;
         char *id, *exec_id; /* its process, which may have gone meanwhile */
         bool flag;
+        sd_event_source *limit;
 } task_call;
 
 static task_call *hold(task_service *s, ttrpc_call *call, const char *id, const char *exec_id) {
@@ -43,6 +45,7 @@ static task_call *hold(task_service *s, ttrpc_call *call, const char *id, const 
 }
 
 static void let_go(task_call *c) {
+        sd_event_source_disable_unref(c->limit);
         ttrpc_call_unref(c->call);
         free(c->id);
         free(c->exec_id);
@@ -766,7 +769,7 @@ static void on_container_gone(int r, const ferry_error *error, void *userdata) {
         go_on_deleting(c, r, &own);
 }
 
-/* Its output is whole. */
+/* Its output is whole, or nobody has taken it. */
 static void on_drained(int r, const ferry_error *error, const guest_process_info *info,
                        void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
@@ -774,6 +777,7 @@ static void on_drained(int r, const ferry_error *error, const guest_process_info
         task_process *p = process_of(c);
         guest_processes *guest;
 
+        c->limit = sd_event_source_disable_unref(c->limit);
         if (r < 0 || !p) {
                 on_deleted(r, error, NULL, c);
                 return;
@@ -784,6 +788,28 @@ static void on_drained(int r, const ferry_error *error, const guest_process_info
                                   : guest_container_delete(guest, p->guest_id, on_container_gone, c,
                                                            &own);
         go_on_deleting(c, r, &own);
+}
+
+static int on_nobody_reads(sd_event_source *source, uint64_t usec, void *userdata) {
+        task_call *c = userdata;
+        guest_processes *guest = guest_access_programs(c->service->guest);
+
+        if (guest)
+                guest_wait_forget(guest, c);
+        log_warning("%s %s: its output is dropped, nobody has read it", c->id, c->exec_id);
+        on_drained(0, NULL, NULL, c);
+        return 0;
+}
+
+/* Not for ever: whoever reads may be gone as well. */
+static int drain(task_call *c, guest_processes *guest, const char *guest_id, ferry_error *reterr) {
+        int r = guest_wait(guest, guest_id, true, on_drained, c, reterr);
+
+        if (r == 0)
+                (void)sd_event_add_time_relative(c->service->event, &c->limit, CLOCK_MONOTONIC,
+                                                 DRAIN_USEC, TIMER_ACCURACY_USEC, on_nobody_reads,
+                                                 c);
+        return r;
 }
 
 static void on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteRequest *q,
@@ -810,7 +836,7 @@ static void on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteReques
         /* an exec that was never started, or a guest that has gone: there is nothing to ask for */
         r = task_vm_lives(s) ? guest_access_find(s->guest, p->guest_id, &guest, &error) : -ENOENT;
         if (r == 0 && p->status == S(STOPPED))
-                r = guest_wait(guest, p->guest_id, true, on_drained, c, &error);
+                r = drain(c, guest, p->guest_id, &error);
         else if (r == 0 && !p->exec_id[0])
                 r = guest_container_delete(guest, p->guest_id, on_container_gone, c, &error);
         else if (r == 0) {

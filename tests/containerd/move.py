@@ -4,6 +4,7 @@
 
 usage: move.py FERRY SHIM [FETCH FOLDER SUITE]
 """
+import hashlib
 import os
 import re
 import signal
@@ -101,6 +102,51 @@ def test_a_terminal_of_its_own(here, there):
     there.ctr("task", "delete", "c4")
     there.must("container", "delete", "c4")
     wait_clean(there)
+
+
+def test_a_hundred_megabytes_of_output(here, there):
+    """They are on their way while it moves there, and back."""
+    rounds = 180
+    pieces = [Watched(here, "run", "--runtime", host.RUNTIME, host.IMAGE, "c9", "sh", "-c",
+                      f"seq 1 100000 >/tmp/s; for i in $(seq {rounds}); do echo $i; cat /tmp/s; done")]
+    pieces[0].wait_for("\n3\n1\n")
+    for source, target in (here, there), (there, here):
+        move(source, target, "c9")
+        assert pieces[-1].end() == 255
+        pieces.append(Watched(target, "task", "attach", "c9"))
+        pieces[-1].wait_for("\n9999")
+    assert pieces[-1].end() == 0
+    block = b"".join(b"%d\n" % n for n in range(1, 100_001))
+    expected = hashlib.sha256(b"".join(b"%d\n" % n + block for n in range(1, rounds + 1)))
+    data = b"".join(piece.data for piece in pieces)
+    print("# MiB in each place:", [len(piece.data) >> 20 for piece in pieces])
+    assert len(data) > 100 << 20, len(data)
+    assert hashlib.sha256(data).digest() == expected.digest()
+    here.ctr("task", "delete", "c9")
+    here.must("container", "delete", "c9")
+    wait_clean(here)
+
+
+def test_twenty_hops(here, there):
+    seen = Watched(here, "run", "--runtime", host.RUNTIME, host.IMAGE, "d1", "sh", "-c", COUNT)
+    seen.wait_for("line 5\n")
+    lines, blackouts = [], []
+    for number in range(20):
+        source, target = (here, there) if number % 2 == 0 else (there, here)
+        blackouts.append(move(source, target, "d1")["blackout_ms"])
+        assert seen.end() == 255
+        lines += lines_of(seen.text)
+        wait_clean(source)
+        seen = Watched(target, "task", "attach", "d1")
+        seen.wait_for(f"line {lines[-1] + 5}\n")
+    here.must("task", "kill", "-s", "KILL", "d1")
+    assert seen.end() == 137
+    lines += lines_of(seen.text)
+    assert lines == list(range(1, len(lines) + 1)), lines
+    print(f"# blackouts {min(blackouts):.1f} to {max(blackouts):.1f} ms")
+    here.ctr("task", "delete", "d1")
+    here.must("container", "delete", "d1")
+    wait_clean(here)
 
 
 def test_a_pod_there_and_back(here, there):

@@ -3,9 +3,8 @@
 import json
 import os
 import pty
-import select
 import subprocess
-import time
+import threading
 
 import host
 
@@ -85,7 +84,7 @@ class Watched:
     """A ctr that runs on, and what it prints."""
 
     def __init__(self, place, *arguments, terminal=False):
-        self.text = ""
+        self.data = bytearray()
         argv = place.argv(*arguments)
         if terminal:
             self.fd, end = pty.openpty()
@@ -97,31 +96,41 @@ class Watched:
                                             stdout=subprocess.PIPE)
             self.fd = self.process.stdout.fileno()
 
-    def read(self, seconds):
-        """False: it has ended."""
-        if select.select([self.fd], [], [], seconds)[0]:
+        self.ended = False
+        self.changed = threading.Condition()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    @property
+    def text(self):
+        return self.data.decode(errors="replace")
+
+    def read(self):
+        """All the time: who does not read holds up what he watches."""
+        data = b"begin"
+        while data:
             try:
                 data = os.read(self.fd, 65536)
             except OSError:  # a terminal without its other end
                 data = b""
-            if not data:
-                return False
-            self.text += data.decode()
-        return True
+            with self.changed:
+                self.data += data
+                self.ended = not data
+                self.changed.notify_all()
 
     def wait_for(self, what):
-        deadline = time.monotonic() + host.LIMIT
-        while what not in self.text:
-            assert time.monotonic() < deadline and self.read(1), f"no {what!r} in {self.text!r}"
+        what = what.encode()
+        with self.changed:
+            found = self.changed.wait_for(lambda: what in self.data or self.ended, host.LIMIT)
+        assert found and what in self.data, f"no {what!r} in {self.data[-2000:]!r}"
 
     def type(self, text):
         os.write(self.fd, text.encode())
 
     def end(self):
         """Its exit status, when all is read."""
-        deadline = time.monotonic() + host.LIMIT
-        while self.read(1):
-            assert time.monotonic() < deadline, "it does not end"
+        self.reader.join(host.LIMIT)
+        assert self.ended, "it does not end"
         return self.process.wait(host.LIMIT)
 
     def kill(self):
