@@ -26,6 +26,13 @@ static bool is_at(const char *name, const char *file, size_t skip, const char *s
         return strcmp(text + skip, serial) == 0;
 }
 
+/* The kernel names a disk a moment before it can be opened. */
+static bool is_ready(const char *path) {
+        _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+        return fd >= 0 || errno != ENXIO;
+}
+
 int disk_find(const char *serial, char ret[32]) {
         DIR *disks = opendir("/sys/block");
         struct dirent *entry;
@@ -41,6 +48,8 @@ int disk_find(const char *serial, char ret[32]) {
                      !is_at(name, "device/vpd_pg80", PAGE_HEADER, serial)))
                         continue;
                 (void)snprintf(ret, 32, "/dev/%.16s", name);
+                if (!is_ready(ret))
+                        break;
                 r = 0;
         }
         closedir(disks);
