@@ -9,6 +9,7 @@
 
 #include "agent/announce.h"
 #include "agent/cgroup.h"
+#include "agent/interface.h"
 #include "agent/service-internal.h"
 #include "base/clock.h"
 
@@ -290,6 +291,21 @@ static int set_clock(uint64_t usec) {
         return clock_settime(CLOCK_REALTIME, &t) < 0 ? -errno : 0;
 }
 
+static void on_configure_network(ttrpc_call *call,
+                                 const Ferry__Agent__V1__ConfigureNetworkRequest *q,
+                                 void *userdata) {
+        char text[64];
+        const char *what;
+        int r = interface_configure(q, &what);
+
+        if (r == 0) {
+                (void)ferry_agent_v1_agent_configure_network_reply(call, NULL);
+                return;
+        }
+        (void)snprintf(text, sizeof(text), "the guest's network: %s", what);
+        service_fail_errno(call, r, text);
+}
+
 /* All of it is tried; the first failure is told. */
 static void on_moved(ttrpc_call *call, const Ferry__Agent__V1__MovedRequest *q, void *userdata) {
         int clock = 0, random = 0, announce = 0;
@@ -324,6 +340,7 @@ int agent_service_new(ttrpc_server *server, container_table *containers, agent_s
                 .resize = on_resize,
                 .list = on_list,
                 .delete = on_delete,
+                .configure_network = on_configure_network,
                 .moved = on_moved,
                 .create_container = service_create_container,
                 .start_container = service_start_container,
