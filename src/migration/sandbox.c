@@ -29,6 +29,7 @@ typedef struct pending {
 struct sandbox {
         sd_event *event;
         char id[SANDBOX_ID_MAX + 1];
+        bool own_network;
         char *state_dir, *bridge, *qemu, *disk_root, *probe_cache, *image_folder;
         int dir_fd;
 
@@ -85,7 +86,9 @@ int sandbox_new(sd_event *event, const sandbox_options *options, sandbox **ret,
         sb = malloc(sizeof(*sb));
         if (!sb)
                 return ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
-        *sb = (sandbox){ .event = sd_event_ref(event), .dir_fd = -EBADF };
+        *sb = (sandbox){ .event = sd_event_ref(event),
+                         .dir_fd = -EBADF,
+                         .own_network = options->own_network };
         strcpy(sb->id, options->id);
         if (dup_text(options->state_dir, &sb->state_dir) < 0 ||
             dup_text(options->bridge, &sb->bridge) < 0 || dup_text(options->qemu, &sb->qemu) < 0 ||
@@ -314,6 +317,7 @@ static void vm_options_fill(sandbox *sb, const vm_config *config, vm_mode mode, 
                 .state_dir = sb->state_dir,
                 .mode = mode,
                 .bridge = sb->bridge,
+                .own_network = sb->own_network,
                 .probe_cache = sb->probe_cache,
         };
 }

@@ -35,6 +35,7 @@ typedef struct sandbox_options {
         const char *disk_root; /* writable disks of an imported sandbox lie below; NULL: none may */
         const char *probe_cache;  /* NULL: none */
         const char *image_folder; /* of disks that were packed for containers; NULL: none */
+        bool own_network;         /* QEMU gets a network namespace of its own (vm.h) */
 } sandbox_options;
 
 /* r: 0 or negative with `error`, borrowed. */

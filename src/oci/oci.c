@@ -140,6 +140,10 @@ static int translate_namespaces(oci_config *c, json_t *l) {
         json_array_foreach(from, i, item) {
                 const char *type = text_of(item, "type");
 
+                if (strcmp(type, "network") == 0) {
+                        free(c->network);
+                        c->network = strdup(text_of(item, "path"));
+                }
                 if (strcmp(type, "network") == 0 || strcmp(type, "user") == 0)
                         note(c, type, "this namespace is the guest's");
                 else if (json_array_append_new(to, json_pack("{s:s}", "type", type)) < 0) {
@@ -242,6 +246,7 @@ int oci_translate(const char *text, size_t n, const oci_options *options, oci_co
 
 void oci_config_done(oci_config *c) {
         free(c->text);
+        free(c->network);
         for (size_t i = 0; i < c->n_files; i++)
                 free(c->files[i]);
         for (size_t i = 0; i < c->n_notes; i++)

@@ -26,6 +26,7 @@ typedef struct oci_config {
         size_t n_files;
         char *notes[OCI_NOTES_MAX]; /* what was dropped, for the log */
         size_t n_notes;
+        char *network; /* path of its network namespace; "": one of its own; NULL: the host's */
         bool terminal;
 } oci_config;
 

@@ -142,6 +142,21 @@ static int ask_guest(creation *c, ferry_error *reterr) {
         return r < 0 ? r : guest_exec(guest, &spec, on_created, c, reterr);
 }
 
+/* ---- the network of its VM ---- */
+
+static void on_network(int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        creation *c = userdata;
+
+        if (r < 0 || !c->service) {
+                give_up(c, r < 0 ? r : -ECANCELED, error);
+                return;
+        }
+        r = ask_guest(c, &own);
+        if (r < 0)
+                give_up(c, r, &own);
+}
+
 /* ---- its disk ---- */
 
 static void on_disk(int r, const ferry_error *error, void *userdata) {
@@ -154,7 +169,10 @@ static void on_disk(int r, const ferry_error *error, void *userdata) {
                 give_up(c, r < 0 ? r : -ECANCELED, error);
                 return;
         }
-        r = ask_guest(c, &own);
+        c->task->wants_network = c->config.network;
+        r = task_network_join(c->service->network, c->config.network, on_network, c, &own);
+        if (r == 1)
+                r = ask_guest(c, &own);
         if (r < 0)
                 give_up(c, r, &own);
 }

@@ -9,6 +9,7 @@
 #include "rootfs/rootfs.h"
 #include "services/reply.h"
 #include "services/task-events.h"
+#include "services/task-network.h"
 #include "services/task-service.h"
 #include "task.ttrpc.h"
 
@@ -57,7 +58,8 @@ struct task {
         char *id, *bundle;
         char guest_id[GUEST_ID_SIZE];
         char disk[VM_CONFIG_SERIAL_MAX + 1]; /* "": none was added */
-        char *image; /* a packed root of its own, to be removed with it; NULL: shared */
+        char *image;        /* a packed root of its own, to be removed with it; NULL: shared */
+        bool wants_network; /* it was to have a network namespace, by a name or of its own */
         bool creating;
         uint32_t last_exec;
         task_process *processes; /* the first one last */
@@ -67,6 +69,7 @@ struct task_service {
         sd_event *event;
         sandbox *sb;
         guest_access *guest;
+        task_network *network;
         task_events *events; /* NULL: nobody listens */
         char *cache_dir, *namespace, *address;
         void (*on_shutdown)(void *userdata);

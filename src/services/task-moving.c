@@ -443,6 +443,7 @@ void task_look(task_service *s) {
         if (runs_here(s))
                 take_up_all(s);
         else if (vm_is_gone(s, &status)) {
+                task_network_leave(s->network);
                 end_all(s, status.owner == MIG_OWNER_THERE);
                 let_go(s, true);
         }

@@ -370,6 +370,34 @@ static int start_exec(guest_processes *guest, task_process *p, task_call *c, fer
         return guest_exec(guest, &spec, on_exec_started, c, reterr);
 }
 
+static void on_network(int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        task_call *c = userdata;
+        task_process *p = process_of(c);
+        guest_processes *guest;
+
+        if (r == 0 && p) {
+                r = guest_access_find(c->service->guest, p->guest_id, &guest, &own);
+                if (r == 0)
+                        r = guest_container_start(guest, p->guest_id, on_container_started, c,
+                                                  &own);
+                error = &own;
+                if (r == 0)
+                        return;
+        }
+        on_container_started(r, error, c);
+}
+
+static int start_container(guest_processes *guest, const task_process *p, task_call *c,
+                           ferry_error *reterr) {
+        int r = 1;
+
+        if (p->task->wants_network)
+                r = task_network_join_late(c->service->network, on_network, c, reterr);
+        return r <= 0 ? r
+                      : guest_container_start(guest, p->guest_id, on_container_started, c, reterr);
+}
+
 static void on_start(ttrpc_call *call, const Containerd__Task__V2__StartRequest *q,
                      void *userdata) {
         Containerd__Task__V2__StartResponse m = CONTAINERD__TASK__V2__START_RESPONSE__INIT;
@@ -398,8 +426,7 @@ static void on_start(ttrpc_call *call, const Containerd__Task__V2__StartRequest 
         r = guest_access_find(s->guest, p->guest_id, &guest, &error);
         if (r == 0)
                 r = p->exec_id[0] ? start_exec(guest, p, c, &error)
-                                  : guest_container_start(guest, p->guest_id, on_container_started,
-                                                          c, &error);
+                                  : start_container(guest, p, c, &error);
         if (r < 0) {
                 call_fail(call, r, &error);
                 let_go(c);
@@ -914,6 +941,8 @@ int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_a
         r = sd_event_add_defer(event, &s->look, on_look, s);
         if (r >= 0)
                 r = sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
+        if (r >= 0)
+                r = task_network_new(sb, guest, &s->network);
         if (r >= 0 && options->events)
                 r = task_events_new(event, options->events, options->namespace, &s->events);
         if (r >= 0)
@@ -939,6 +968,7 @@ task_service *task_service_free(task_service *s) {
         task_drop_unclaimed(s);
         task_events_free(s->events);
         sd_event_source_disable_unref(s->look);
+        task_network_free(s->network);
         sd_event_unref(s->event);
         free(s->cache_dir);
         free(s->namespace);

@@ -119,6 +119,7 @@ static int fill(json_t *vm, const containerd_config *c) {
 
         r |= json_object_set_new(vm, "agent", json_true());
         r |= json_object_set_new(vm, "scsi", json_true());
+        r |= json_object_set_new(vm, "network", json_object());
         r |= json_object_set_new(vm, "accelerator", json_string(c->accelerator));
         if (c->memory_mb > 0)
                 r |= json_object_set_new(vm, "memory_mb", json_integer(c->memory_mb));

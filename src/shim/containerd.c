@@ -19,6 +19,7 @@
 #include "migration/journal.h"
 #include "migration/sandbox.h"
 #include "oci/oci.h"
+#include "services/task-network.h"
 #include "shim/containerd-config.h"
 #include "task.pb-c.h"
 #include "vm/record.h"
@@ -456,6 +457,7 @@ static void clear_away(const request *q) {
         }
         kill_vm(folder);
         remove_images(q);
+        task_network_clear(folder);
         remove_place(q, folder);
 }
 

@@ -317,6 +317,8 @@ static int start(shim *s, ferry_error *reterr) {
                 .disk_root = s->options->disk_root,
                 .probe_cache = s->options->probe_cache,
                 .image_folder = s->options->cache_dir,
+                /* where containerd's client puts a network (`ctr run --cni`) it is the guest's */
+                .own_network = s->options->namespace != NULL,
         };
         int r;
 

@@ -205,6 +205,7 @@ static int spawn(launch *l, ferry_error *reterr) {
                                           .uid = vm->user.uid,
                                           .gid = vm->user.gid,
                                           .extra_gid = vm->user.kvm_gid,
+                                          .own_network = vm->own_network,
                                           .before_exec = write_record,
                                           .userdata = l },
                         &vm->pid, &vm->pidfd, reterr);

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -139,6 +140,8 @@ static _Noreturn void child_run(const vm_spawn_spec *spec, pid_t parent, int nul
         (void)setsid();
         if (child_arrange_fds(spec, null_fd, &error_fd) < 0)
                 child_fail(error_fd, STAGE_FDS);
+        if (spec->own_network && unshare(CLONE_NEWNET) < 0)
+                child_fail(error_fd, STAGE_CONFINE);
         if (child_confine() < 0)
                 child_fail(error_fd, STAGE_CONFINE);
         if (child_change_user(spec) < 0)

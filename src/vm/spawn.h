@@ -22,6 +22,7 @@ typedef struct vm_spawn_spec {
         uid_t uid;
         gid_t gid;
         gid_t extra_gid;   /* one supplementary group, or (gid_t)-1 */
+        bool own_network;  /* a network namespace of its own, with nothing in it; needs root */
         bool ends_with_us; /* killed when we end, however we end: for what only answers a question
                             */
         /* Runs in the parent while the child waits before its exec; if we die in here, the child

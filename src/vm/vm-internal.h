@@ -51,6 +51,7 @@ struct ferry_vm {
         int dir_fd;
         vm_mode mode;
         char bridge[TAP_NAME_SIZE];
+        bool own_network;
         char *probe_cache;
         vm_user user;
 

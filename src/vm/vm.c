@@ -494,6 +494,7 @@ static int vm_new(sd_event *event, const vm_options *options, const vm_handlers 
                 .n_ref = 1,
                 .event = sd_event_ref(event),
                 .mode = options->mode,
+                .own_network = options->own_network,
                 .dir_fd = -EBADF,
                 .pidfd = -EBADF,
                 .memory_fd = -EBADF,

@@ -131,7 +131,8 @@ typedef struct vm_options {
         const vm_config *config; /* copied */
         const char *state_dir;   /* absolute; exists; paths in it must fit a unix socket address */
         vm_mode mode;
-        const char *bridge;      /* overrides config's; NULL = config's; "" = none */
+        const char *bridge; /* overrides config's; NULL = config's; "" = none */
+        bool own_network;   /* QEMU has a network namespace of its own; its tap is made in ours */
         const char *probe_cache; /* file for vm-probe.h's result; NULL = probe each time */
         /* Who QEMU runs as, when we are root. 0 = a uid of ferry's range for this state_dir
          * (docs/vm-config.md). Not root: QEMU runs as we do. */

@@ -248,3 +248,12 @@ def fetch(tool, folder, suite):
         print(f"1..0 # SKIP {done.stderr.strip()}")
         sys.exit(0)
     return os.path.dirname(done.stdout.strip())
+
+
+def main(names):
+    """The tests among `names`, on a host of their own."""
+    ferry, shim = sys.argv[1:3]
+    with Host(ferry, shim, fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None) as place:
+        failed = tap([(name[len("test_"):].replace("_", " "), lambda test=test: test(place))
+                      for name, test in names.items() if name.startswith("test_")])
+    sys.exit(failed)

@@ -13,7 +13,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import termios
 
 import host
@@ -198,12 +197,5 @@ def test_two_at_once(place):
     assert len([name for name in roots if name.endswith(".erofs")]) == 1, roots
 
 
-def main():
-    ferry, shim = sys.argv[1:3]
-    with host.Host(ferry, shim, host.fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None) as place:
-        failed = host.tap([(name[len("test_"):].replace("_", " "), lambda test=test: test(place))
-                           for name, test in globals().items() if name.startswith("test_")])
-    sys.exit(failed)
-
-
-main()
+if __name__ == "__main__":
+    host.main(globals())

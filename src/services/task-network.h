@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* The network of a VM's containers: that of the namespace which the first of them names. Its
+ * interface's place is taken by the VM's NIC (vm/nic.h), and the guest is given its addresses. */
+
+#include "migration/sandbox.h"
+#include "services/guest.h"
+#include "vm/nic.h"
+
+typedef struct task_network task_network;
+
+int task_network_new(sandbox *sb, guest_access *guest, task_network **ret);
+/* Leaves the namespace as it is: task_network_leave() first, unless the VM lives on. */
+task_network *task_network_free(task_network *n);
+
+/* `path` as in oci_config. `done` is called later, once, when the guest has the network. 1: there
+ * is none, or no other than the VM has, and `done` is not called. FailedPrecondition: the VM is in
+ * another namespace. Whatever fails leaves no trace. */
+int task_network_join(task_network *n, const char *path, sandbox_done done, void *userdata,
+                      ferry_error *reterr);
+/* The same before the start of a container: with a network that has been made meanwhile in QEMU's
+ * own namespace, which is that of the pid that containerd knows. */
+int task_network_join_late(task_network *n, sandbox_done done, void *userdata, ferry_error *reterr);
+
+/* In two steps, for a guest that is still to come here: the VM's NIC takes its place, and *ret is
+ * what its guest is to be told once it runs here. 1: as above, and *ret is nothing. */
+int task_network_attach(task_network *n, const char *path, nic_network *ret, ferry_error *reterr);
+int task_network_tell_guest(task_network *n, const nic_network *network, sandbox_done done,
+                            void *userdata, ferry_error *reterr);
+
+/* The VM has gone, or belongs elsewhere now: the namespace's interface has its frames again. */
+void task_network_leave(task_network *n);
+
+/* The same for a shim that has gone too; `folder`: its state directory. */
+void task_network_clear(int folder);
+
+DEFINE_CLEANUP(task_network *, task_network_free)
