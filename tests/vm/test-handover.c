@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -23,6 +24,8 @@ static int setup(void **state) {
         *state = p;
         return 0;
 }
+
+static const grounds good = { "kvm-b is powered off: ipmi, 05:20", "the rack burnt", true };
 
 /* The source has handed over; the destination, held since READY, has not read it. */
 static void hand_over_unheard(pair *p) {
@@ -152,6 +155,82 @@ static void test_a_spent_source_offers_again(void **state) {
         assert_exactly_one_runs(p, &p->b);
 }
 
+static size_t count_events(host *h, const char *name) {
+        Ferry__Shim__V1__TraceResponse *t = host_trace(h, "", 0);
+        size_t n = 0;
+
+        for (size_t i = 0; i < t->n_events; i++)
+                n += strcmp(t->events[i]->name, name) == 0;
+        ferry__shim__v1__trace_response__free_unpacked(t, NULL);
+        return n;
+}
+
+static void wait_events(host *h, const char *name, size_t n) {
+        time_t deadline = time(NULL) + 60;
+
+        while (count_events(h, name) < n) {
+                assert_true(time(NULL) < deadline);
+                usleep(10000);
+        }
+}
+
+/* It was told to run it, its QEMU had the order, and is gone: it may have run. Neither side starts
+ * a guest for that; a person who knows that nothing runs there may. */
+static void test_the_guest_is_lost_as_it_starts_there(void **state) {
+        pair *p = *state;
+        pid_t qemu;
+
+        reach_ready(p);
+        qemu = host_qemu(&p->b);
+        assert_int_equal(kill(qemu, SIGSTOP), 0);
+        call_finalize_and_go(p, &p->a, STOP);
+        host_wait_detail(&p->b, "D_OWNER");
+        assert_int_equal(kill(qemu, SIGKILL), 0);
+        host_wait_detail(&p->b, "D_LOST");
+        wait_events(&p->a, "LOST", 1);
+        host_wait_detail(&p->a, "S_HANDED");
+        assert_false(host_runs(&p->a));
+        assert_false(host_runs(&p->b));
+        call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION);
+        call_cleanup(p, &p->b, FAILED_PRECONDITION);
+        join_again(p);
+        wait_events(&p->a, "LOST", 2);
+        host_wait_detail(&p->a, "S_HANDED");
+        call_finalize_forced(p, &p->b, STOP, &(grounds){ "", "its QEMU is gone", false }, 0);
+        call_cleanup(p, &p->b, 0);
+        cut_connection(p);
+        host_wait_undecided(&p->a);
+        call_finalize_forced(p, &p->a, RESUME, &good, 0);
+        call_cleanup(p, &p->a, 0);
+        assert_exactly_one_runs(p, &p->a);
+}
+
+/* The connection breaks behind OFFER, and the source's QEMU is gone: with a new socket they go on
+ * where they were, and nobody has to say anything. */
+static void test_direct_goes_on_after_a_break(void **state) {
+        pair *p = *state;
+
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        make_slow(p);
+        p->options.max_bandwidth *= 16;
+        session_open(p, true);
+        transfer_both(p);
+        host_wait_setup(&p->b);
+        assert_int_equal(kill(p->b.pid, SIGSTOP), 0); /* its QEMU loads without it */
+        host_wait_detail(&p->a, "S_OFFERED");
+        assert_int_equal(kill(host_qemu(&p->a), SIGKILL), 0);
+        host_wait_detail(&p->a, "S_SPENT");
+        cut_connection(p);
+        let_go(&p->b);
+        host_wait_detail(&p->b, "D_UNDECIDED");
+        join_again(p);
+        host_wait_detail(&p->b, "D_RUNNING");
+        host_wait_detail(&p->a, "S_RELEASED");
+        cleanup_both(p);
+        expect_verdict(&p->b, "running");
+        assert_exactly_one_runs(p, &p->b);
+}
+
 /* ---- tombstones ---- */
 
 static void test_a_tombstone_says_declined(void **state) {
@@ -224,8 +303,6 @@ static void power_off(host *h, pid_t qemu) {
                 (void)unlink(path);
         }
 }
-
-static const grounds good = { "kvm-b is powered off: ipmi, 05:20", "the rack burnt", true };
 
 static void test_force_at_a_source_whose_destination_is_fenced(void **state) {
         pair *p = *state;
@@ -309,6 +386,8 @@ int main(int argc, char **argv) {
                 TEST(test_declined_again),
                 TEST(test_refused_again),
                 TEST(test_a_spent_source_offers_again),
+                TEST(test_the_guest_is_lost_as_it_starts_there),
+                TEST(test_direct_goes_on_after_a_break),
                 TEST(test_a_tombstone_says_declined),
                 TEST(test_a_tombstone_says_running),
                 TEST(test_force_at_a_source_whose_destination_is_fenced),
