@@ -16,22 +16,6 @@ import threading
 import ferry
 
 
-def image(place):
-    folder = os.path.join(place.folder, "image")
-    result = place.ferry("image", "build", "--output", folder)
-    if result.code != 0 and "package" in result.err and os.environ.get("CI") != "true":
-        print(f"1..0 # SKIP {result.err.splitlines()[0]}")
-        sys.exit(0)
-    assert result.code == 0, result
-    return folder
-
-
-def start_guest(place, folder):
-    config = ferry.json.load(open(os.path.join(folder, "vm.json"), encoding="utf-8"))
-    config.update(accelerator="tcg")
-    place.must("run", "web", "--config", place.file("agent.json", config))
-
-
 def digest(place, name):
     with open(os.path.join(place.folder, name), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -185,7 +169,7 @@ def test_stop_ends_programs_too(place):
 def main():
     ferry.need_qemu()
     with ferry.Place(sys.argv[1]) as place:
-        start_guest(place, image(place))
+        ferry.start_guest(place, ferry.guest_image(place))
         ferry.tap([(name[len("test_"):].replace("_", " "), lambda test=test: test(place))
                    for name, test in globals().items() if name.startswith("test_")])
 
