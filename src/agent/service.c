@@ -299,6 +299,7 @@ static void on_configure_network(ttrpc_call *call,
         int r = interface_configure(q, &what);
 
         if (r == 0) {
+                (void)announce_addresses();
                 (void)ferry_agent_v1_agent_configure_network_reply(call, NULL);
                 return;
         }

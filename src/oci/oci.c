@@ -275,3 +275,16 @@ char *oci_annotation(const char *text, size_t n, const char *key) {
         json_decref(root);
         return copy;
 }
+
+char *oci_network(const char *text, size_t n) {
+        json_t *root = load(text, n, NULL), *item;
+        char *copy = NULL;
+        size_t i;
+
+        json_array_foreach(json_object_get(json_object_get(root, "linux"), "namespaces"), i, item) {
+                if (!copy && strcmp(text_of(item, "type"), "network") == 0)
+                        copy = strdup(text_of(item, "path"));
+        }
+        json_decref(root);
+        return copy;
+}

@@ -38,5 +38,8 @@ void oci_config_done(oci_config *config);
 /* OCI's process object, for another program in a container: the same rules; caller frees. */
 int oci_translate_process(const char *text, size_t n, char **ret, ferry_error *reterr);
 
+/* As oci_config's `network`; NULL too when `text` is no configuration. Caller frees. */
+char *oci_network(const char *text, size_t n);
+
 /* The annotation, or NULL. Caller frees. */
 char *oci_annotation(const char *text, size_t n, const char *key);

@@ -313,6 +313,8 @@ void task_claim(task_service *s, ttrpc_call *call, const Containerd__Task__V2__C
         int r;
 
         r = check_claim(s, q, source_id, &error);
+        if (r == 0)
+                r = task_network_expect(s->network, q->bundle, &error);
         if (r < 0) {
                 call_fail(call, r, &error);
                 return;
@@ -440,6 +442,7 @@ void task_look(task_service *s) {
         session_status status;
 
         session_get_status(sandbox_session(s->sb), &status);
+        task_network_look(s->network, runs_here(s));
         if (runs_here(s))
                 take_up_all(s);
         else if (vm_is_gone(s, &status)) {

@@ -8,15 +8,19 @@
 
 #include <jansson.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "guestlink/network.h"
+#include "oci/oci.h"
 
 #define RECORD     "network.json" /* which namespace was joined: for `delete` */
 #define RECORD_MAX 8192U
 #define PATH_MAX_  4095U
 #define OWN_FORMAT "/proc/%d/ns/net"
 #define OWN_SIZE   64
+#define RETRY_USEC (20 * USEC_PER_MSEC)
+#define TRIES_MAX  1500U
 
 struct task_network {
         unsigned n_ref; /* the owner's, and one for each call that is under way */
@@ -24,15 +28,25 @@ struct task_network {
         sandbox *sb;
         guest_access *guest;
         int namespace_fd; /* -EBADF: none was joined */
+        sd_event *event;
+        int expected_fd; /* -EBADF: none */
+        char *expected_path;
+        sd_event_source *retry;
+        unsigned n_tries;
         char interface[IF_NAMESIZE];
 };
 
-int task_network_new(sandbox *sb, guest_access *guest, task_network **ret) {
+int task_network_new(sd_event *event, sandbox *sb, guest_access *guest, task_network **ret) {
         task_network *n = malloc(sizeof(*n));
 
         if (!n)
                 return -ENOMEM;
-        *n = (task_network){ .n_ref = 1, .sb = sb, .guest = guest, .namespace_fd = -EBADF };
+        *n = (task_network){ .n_ref = 1,
+                             .sb = sb,
+                             .guest = guest,
+                             .namespace_fd = -EBADF,
+                             .expected_fd = -EBADF,
+                             .event = sd_event_ref(event) };
         *ret = n;
         return 0;
 }
@@ -41,13 +55,22 @@ static void unref(task_network *n) {
         if (--n->n_ref > 0)
                 return;
         fd_close(n->namespace_fd);
+        sd_event_unref(n->event);
         free(n);
+}
+
+static void expect_nothing(task_network *n) {
+        n->retry = sd_event_source_disable_unref(n->retry);
+        n->expected_fd = fd_close(n->expected_fd);
+        free(TAKE_PTR(n->expected_path));
+        n->n_tries = 0;
 }
 
 task_network *task_network_free(task_network *n) {
         if (!n)
                 return NULL;
         n->ended = true;
+        expect_nothing(n);
         unref(n);
         return NULL;
 }
@@ -70,6 +93,16 @@ static int write_record(const task_network *n, const char *path, ferry_error *re
                 file = NULL;
         r = text && file ? file_replace(AT_FDCWD, file, text, strlen(text), 0600, false) : -ENOMEM;
         return r < 0 ? ferry_error_set_errno(reterr, r, RECORD) : 0;
+}
+
+/* From here on somebody else may have the place. */
+static void remove_record(const task_network *n) {
+        _cleanup_(freep) char *file = NULL;
+
+        if (asprintf(&file, "%s/" RECORD, sandbox_state_dir(n->sb)) < 0)
+                file = NULL;
+        if (!file || unlink(file) < 0)
+                log_warning(RECORD " stays");
 }
 
 static int open_recorded(const json_t *record) {
@@ -180,26 +213,27 @@ static int attach(task_network *n, int fd_consume, const char *path, bool late, 
         return enter(n, TAKE_FD(fd), path, ret, reterr);
 }
 
-int task_network_attach(task_network *n, const char *path, nic_network *ret, ferry_error *reterr) {
-        int fd, r;
-
+/* 1: no namespace by a path. */
+static int open_named(const char *path, int *ret_fd, ferry_error *reterr) {
         if (!path || !path[0])
                 return 1;
         if (path[0] != '/' || strlen(path) > PATH_MAX_)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "network namespace %.80s: no absolute path", path);
-        r = nic_open_namespace(path, &fd, reterr);
-        return r < 0 ? r : attach(n, fd, path, false, ret, reterr);
+        return nic_open_namespace(path, ret_fd, reterr);
 }
 
 void task_network_leave(task_network *n) {
         int r;
 
+        expect_nothing(n);
         if (n->namespace_fd < 0)
                 return;
         r = nic_leave(n->namespace_fd, n->interface);
         if (r < 0)
                 log_warning("%s stays without its frames: %s", n->interface, strerror(-r));
+        else
+                remove_record(n);
         n->namespace_fd = fd_close(n->namespace_fd);
 }
 
@@ -251,8 +285,8 @@ static void fill(request *q, const nic_network *network) {
         q->message.n_routes = network->n_routes;
 }
 
-int task_network_tell_guest(task_network *n, const nic_network *network, sandbox_done done,
-                            void *userdata, ferry_error *reterr) {
+static int tell_guest(task_network *n, const nic_network *network, sandbox_done done,
+                      void *userdata, ferry_error *reterr) {
         guest_processes *guest;
         request q;
         int r;
@@ -286,7 +320,7 @@ static int tell(task_network *n, const nic_network *network, sandbox_done done, 
 
         if (j) {
                 *j = (joining){ .network = n, .done = done, .userdata = userdata };
-                r = task_network_tell_guest(n, network, on_told, j, reterr);
+                r = tell_guest(n, network, on_told, j, reterr);
                 n->n_ref += r == 0;
         } else
                 ferry_error_set_errno(reterr, r, "network");
@@ -300,8 +334,11 @@ static int tell(task_network *n, const nic_network *network, sandbox_done done, 
 int task_network_join(task_network *n, const char *path, sandbox_done done, void *userdata,
                       ferry_error *reterr) {
         nic_network network;
-        int r = task_network_attach(n, path, &network, reterr);
+        int fd, r;
 
+        r = open_named(path, &fd, reterr);
+        if (r == 0)
+                r = attach(n, fd, path, false, &network, reterr);
         return r != 0 ? r : tell(n, &network, done, userdata, reterr);
 }
 
@@ -314,4 +351,102 @@ int task_network_join_late(task_network *n, sandbox_done done, void *userdata,
                 return 1;
         r = attach(n, fd, "of QEMU", true, &network, reterr);
         return r != 0 ? r : tell(n, &network, done, userdata, reterr);
+}
+
+/* ---- of a guest that comes from elsewhere ---- */
+
+static int read_network(const char *bundle, char **ret, ferry_error *reterr) {
+        _cleanup_(freep) char *path = NULL, *text = NULL;
+        size_t size;
+        int r;
+
+        if (asprintf(&path, "%s/config.json", bundle) < 0) {
+                path = NULL;
+                return ferry_error_set_errno(reterr, -ENOMEM, "bundle");
+        }
+        r = file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &size);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "%s", path);
+        *ret = oci_network(text, size);
+        return 0;
+}
+
+int task_network_expect(task_network *n, const char *bundle, ferry_error *reterr) {
+        _cleanup_(freep) char *path = NULL;
+        _cleanup_(closep) int fd = -EBADF;
+        nic_network network;
+        int r;
+
+        r = read_network(bundle, &path, reterr);
+        if (r == 0)
+                r = open_named(path, &fd, reterr);
+        if (r == 0)
+                r = judge(n, fd, path, false, reterr);
+        if (r != 0)
+                return r < 0 ? r : 0;
+        if (n->expected_fd >= 0)
+                return nic_same_namespace(fd, n->expected_fd)
+                               ? 0
+                               : ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
+                                                 "network namespace %s: another container of this "
+                                                 "VM is in another",
+                                                 path);
+        r = nic_look(fd, &network, reterr);
+        if (r < 0)
+                return r == -ENODEV ? 0 : r;
+        n->expected_fd = TAKE_FD(fd);
+        n->expected_path = TAKE_PTR(path);
+        return 0;
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
+        task_network_look(userdata, true);
+        return 0;
+}
+
+/* The place may still be the source's, where both are on one host. */
+static void try_again(task_network *n, const ferry_error *error) {
+        int r;
+
+        if (n->n_tries++ == TRIES_MAX) {
+                log_error("the guest stays without its network: %s", ferry_error_message(error));
+                expect_nothing(n);
+                return;
+        }
+        n->retry = sd_event_source_disable_unref(n->retry);
+        r = sd_event_add_time_relative(n->event, &n->retry, CLOCK_MONOTONIC, RETRY_USEC,
+                                       TIMER_ACCURACY_USEC, on_retry, n);
+        if (r < 0)
+                log_error("the guest stays without its network: %s", strerror(-r));
+}
+
+static void on_arrived(int r, const ferry_error *error, void *userdata) {
+        if (r < 0)
+                log_error("the guest does not know its network: %s", ferry_error_message(error));
+}
+
+void task_network_look(task_network *n, bool runs_here) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        ferry_vm *vm = sandbox_vm(n->sb);
+        nic_network network;
+        int r;
+
+        if (n->expected_fd < 0 || !vm || !vm_get_tap(vm))
+                return;
+        r = nic_look(n->expected_fd, &network, &error);
+        if (r == 0 && n->namespace_fd < 0) {
+                int fd = fcntl(n->expected_fd, F_DUPFD_CLOEXEC, 3);
+
+                r = fd < 0 ? ferry_error_set_errno(&error, -errno, "network namespace")
+                           : enter(n, fd, n->expected_path, &network, &error);
+        }
+        if (!runs_here)
+                return;
+        if (r < 0) {
+                try_again(n, &error);
+                return;
+        }
+        expect_nothing(n);
+        if (tell(n, &network, on_arrived, NULL, &error) < 0)
+                log_error("the guest does not know its network: %s", ferry_error_message(&error));
 }

@@ -10,7 +10,7 @@
 
 typedef struct task_network task_network;
 
-int task_network_new(sandbox *sb, guest_access *guest, task_network **ret);
+int task_network_new(sd_event *event, sandbox *sb, guest_access *guest, task_network **ret);
 /* Leaves the namespace as it is: task_network_leave() first, unless the VM lives on. */
 task_network *task_network_free(task_network *n);
 
@@ -23,11 +23,12 @@ int task_network_join(task_network *n, const char *path, sandbox_done done, void
  * own namespace, which is that of the pid that containerd knows. */
 int task_network_join_late(task_network *n, sandbox_done done, void *userdata, ferry_error *reterr);
 
-/* In two steps, for a guest that is still to come here: the VM's NIC takes its place, and *ret is
- * what its guest is to be told once it runs here. 1: as above, and *ret is nothing. */
-int task_network_attach(task_network *n, const char *path, nic_network *ret, ferry_error *reterr);
-int task_network_tell_guest(task_network *n, const nic_network *network, sandbox_done done,
-                            void *userdata, ferry_error *reterr);
+/* For a guest that is still to come here: it is to have the network of that bundle's namespace, as
+ * above. Errors are those that can be known by now. */
+int task_network_expect(task_network *n, const char *bundle, ferry_error *reterr);
+/* The VM's state has changed: does what can be done by now of what is expected. `runs_here`: the
+ * guest can be told. */
+void task_network_look(task_network *n, bool runs_here);
 
 /* The VM has gone, or belongs elsewhere now: the namespace's interface has its frames again. */
 void task_network_leave(task_network *n);

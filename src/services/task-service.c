@@ -942,7 +942,7 @@ int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_a
         if (r >= 0)
                 r = sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
         if (r >= 0)
-                r = task_network_new(sb, guest, &s->network);
+                r = task_network_new(event, sb, guest, &s->network);
         if (r >= 0 && options->events)
                 r = task_events_new(event, options->events, options->namespace, &s->events);
         if (r >= 0)

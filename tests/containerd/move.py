@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import host
+import network
 from pair import Pair, Watched, ferry, move
 
 FOREVER = "while :; do sleep 0.1; done"
@@ -231,6 +232,27 @@ def test_a_host_without_containerd(here, there):
     assert done.returncode == 4 and "host set --containerd" in done.stderr, done
     assert host.state(here, "c8") == "RUNNING"
     host.remove(here, "c8")
+
+
+def test_its_network(here, there):
+    """The same specification there, so the same namespace here, on one kernel: its place is free once the
+    source has left it, and until then nobody answers."""
+    with network.Net(here.folder, f"fn{os.getpid()}m") as net:
+        here.must("run", "-d", "--runtime", host.RUNTIME, *net.flags(), host.IMAGE, "n1", "sh", "-c",
+                  FOREVER)
+        network.inside(here, "n1", "echo from inside > /tmp/page; busybox httpd -p 8081 -h /tmp")
+        assert net.get("10.88.0.23") == "from inside\n"
+        move(here, there, "n1")
+        for address in "10.88.0.1", "fd00:88::1":
+            host.wait_for("its network", lambda to=address: network.inside(
+                there, "n1", network.GET.format(to, 8080)) == "from the other side\n")
+        assert net.get("10.88.0.23") == "from inside\n"
+        mac = network.inside(there, "n1", "cat /sys/class/net/eth0/address")
+        assert mac == network.MAC + "\n", mac
+        host.remove(there, "n1")
+        wait_clean(here)
+        wait_clean(there)
+        net.check_untouched()
 
 
 def main():
