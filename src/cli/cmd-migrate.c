@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "cli/check.h"
@@ -105,6 +106,10 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return CLI_EXIT_USAGE;
         if (!v->to)
                 return cli_fail_usage("migrate", "--to is missing");
+        if (v->network && v->network[0] != '/' && strcmp(v->network, "none") != 0)
+                return cli_fail_usage("migrate",
+                                      "--network '%.64s': must be an absolute path, or none",
+                                      v->network);
         if (rpc_group_new(&group, &error) < 0 ||
             find_sandbox(cli->root, group, words->words[0], &name, &error) < 0 ||
             open_peers(cli, name, v->to, &from, &to, &error) < 0)
@@ -125,6 +130,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
         if (v->timeout.given)
                 m.deadline_usec = m.start_usec + v->timeout.value * USEC_PER_SEC;
         m.files = &files;
+        m.network = v->network;
         code = migrate(cli, &m, &request.options, &error);
         mover_done(&m);
         migrate_request_done(&request);

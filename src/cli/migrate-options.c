@@ -14,6 +14,8 @@ static const char *const encryptions[] = { "none", "psk", "x509", NULL };
 
 const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
         { "to", "TARGET", "the other host: its state root", CLI_OPTION_TEXT, AT(to) },
+        { "network", "PATH", "containers' network namespace there, or none (default: as here)",
+          CLI_OPTION_TEXT, AT(network) },
         { "timeout", "SECONDS", "give up and roll back after this time", CLI_OPTION_NUMBER,
           AT(timeout), 1, 86400 },
         { "check", NULL, "only if `ferry check` says that it can go", CLI_OPTION_SWITCH,

@@ -11,7 +11,8 @@
 
 typedef struct migrate_values {
         const char *to;
-        cli_number timeout; /* seconds for all of it */
+        const char *network; /* of containers: a namespace's path, or "none" */
+        cli_number timeout;  /* seconds for all of it */
         bool check;
 
         cli_number handover, postcopy, encryption; /* as the wire's enums */
@@ -26,7 +27,7 @@ typedef struct migrate_values {
         cli_number blackout_target, blackout_threshold; /* ms */
 } migrate_values;
 
-#define N_MIGRATE_OPTIONS 24U
+#define N_MIGRATE_OPTIONS 25U
 extern const cli_option migrate_options[N_MIGRATE_OPTIONS];
 
 /* The message and what it points to. */

@@ -19,18 +19,20 @@ static size_t n_containers(const mover *m) {
         return m->containers ? m->containers->n_containers : 0;
 }
 
+static ctr source_of(const mover *m) {
+        const char *address = m->containers->address;
+
+        return (ctr){ .address = address[0] ? address : m->from->containerd,
+                      .namespace = m->containers->namespace_ };
+}
+
+static ctr destination_of(const mover *m) {
+        return (ctr){ .address = m->to->containerd, .namespace = m->containers->namespace_ };
+}
+
 void mover_take_containers(mover *m, shim_status *status) {
         if (!m->containers && status->containerd && status->containerd->n_containers > 0)
                 m->containers = TAKE_PTR(status->containerd);
-}
-
-int mover_check_containers(const mover *m, ferry_error *reterr) {
-        if (n_containers(m) == 0 || m->to->containerd)
-                return 0;
-        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EOPNOTSUPP,
-                               "%s has containers of a containerd's, and host %s is said to have "
-                               "none: `ferry --root %s host set --containerd SOCKET ...`",
-                               m->name, m->to->name, m->to->root);
 }
 
 static bool has_claimed(const shim_status *status, const char *id) {
@@ -131,17 +133,6 @@ void mover_drop_images(mover *m) {
 
 /* ---- containers ---- */
 
-static ctr source_of(const mover *m) {
-        const char *address = m->containers->address;
-
-        return (ctr){ .address = address[0] ? address : m->from->containerd,
-                      .namespace = m->containers->namespace_ };
-}
-
-static ctr destination_of(const mover *m) {
-        return (ctr){ .address = m->to->containerd, .namespace = m->containers->namespace_ };
-}
-
 /* As at the source; its root and its network are the guest's by now. */
 static int make_spec(const mover *m, const char *id, json_t *spec) {
         json_t *annotations = json_object_get(spec, "annotations");
@@ -158,23 +149,77 @@ static int make_spec(const mover *m, const char *id, json_t *spec) {
         return r < 0 ? -ENOMEM : 0;
 }
 
-static int create_container(mover *m, const Ferry__Shim__V1__Container *container,
-                            ferry_error *reterr) {
-        ctr from = source_of(m), to = destination_of(m);
-        json_t *info = NULL, *spec;
+/* The entry of its network namespace; NULL: it has the host's. */
+static json_t *find_network(json_t *spec) {
+        json_t *all = json_object_get(json_object_get(spec, "linux"), "namespaces"), *item;
+        size_t i;
+
+        json_array_foreach(all, i, item) {
+                const char *type = json_string_value(json_object_get(item, "type"));
+
+                if (type && strcmp(type, "network") == 0)
+                        return item;
+        }
+        return NULL;
+}
+
+int mover_check_containers(mover *m, ferry_error *reterr) {
+        if (n_containers(m) == 0)
+                return 0;
+        if (!m->to->containerd)
+                return ferry_error_set(
+                        reterr, FERRY_FAILED_PRECONDITION, -EOPNOTSUPP,
+                        "%s has containers of a containerd's, and host %s is said to have none: "
+                        "`ferry --root %s host set --containerd SOCKET ...`",
+                        m->name, m->to->name, m->to->root);
+        if (n_containers(m) > ELEMENTS(m->infos))
+                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -E2BIG,
+                                       "%zu containers are more than can be moved",
+                                       n_containers(m));
+        for (size_t i = 0; i < n_containers(m); i++) {
+                const char *id = m->containers->containers[i]->id;
+                ctr from = source_of(m);
+                int r;
+
+                r = ctr_get_container(&from, id, &m->infos[i], reterr);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+void mover_forget_containers(mover *m) {
+        for (size_t i = 0; i < ELEMENTS(m->infos); i++)
+                json_decref(m->infos[i]);
+        if (m->containers)
+                protobuf_c_message_free_unpacked(&m->containers->base, NULL);
+        m->containers = NULL;
+}
+
+static int set_network(const mover *m, json_t *spec) {
+        json_t *network = find_network(spec);
+
+        if (!network || !m->network)
+                return 0;
+        if (strcmp(m->network, "none") != 0)
+                return json_object_set_new(network, "path", json_string(m->network));
+        (void)json_object_del(network, "path");
+        return 0;
+}
+
+static int create_container(mover *m, size_t i, ferry_error *reterr) {
+        const Ferry__Shim__V1__Container *container = m->containers->containers[i];
+        json_t *spec = json_object_get(m->infos[i], "Spec");
+        ctr to = destination_of(m);
         int r;
 
-        r = ctr_get_container(&from, container->id, &info, reterr);
-        if (r < 0)
-                return r;
-        spec = json_object_get(info, "Spec");
         r = make_spec(m, container->id, spec);
+        if (r == 0)
+                r = set_network(m, spec);
         if (r < 0)
-                ferry_error_set_errno(reterr, r, "container %s", container->id);
-        else
-                r = ctr_create_container(&to, container->id, spec, json_object_get(info, "Labels"),
-                                         reterr);
-        json_decref(info);
+                return ferry_error_set_errno(reterr, -ENOMEM, "container %s", container->id);
+        r = ctr_create_container(&to, container->id, spec, json_object_get(m->infos[i], "Labels"),
+                                 reterr);
         if (r < 0)
                 return r;
         m->n_created++;
@@ -185,7 +230,7 @@ static int create_container(mover *m, const Ferry__Shim__V1__Container *containe
  * others, and to go after them. */
 int mover_create_containers(mover *m, ferry_error *reterr) {
         for (size_t i = n_containers(m); i-- > 0;) {
-                int r = create_container(m, m->containers->containers[i], reterr);
+                int r = create_container(m, i, reterr);
 
                 if (r < 0)
                         return ferry_error_prefix(reterr, r, "container %s at host %s",

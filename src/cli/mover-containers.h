@@ -10,8 +10,9 @@
 void mover_take_containers(mover *m, shim_status *status);
 /* The same for a migration that somebody else began. Each may be NULL. */
 void mover_learn_containers(mover *m, shim_status *source, shim_status *destination);
-/* Whether there are some, and the destination has a containerd for them. */
-int mover_check_containers(const mover *m, ferry_error *reterr);
+/* Whether the destination has a containerd for them, and it is known what they will be there. */
+int mover_check_containers(mover *m, ferry_error *reterr);
+void mover_forget_containers(mover *m);
 /* Their roots are where the destination finds them; around ImportSandbox. */
 int mover_bring_images(mover *m, const Google__Protobuf__Any *state, ferry_error *reterr);
 void mover_drop_images(mover *m);

@@ -48,8 +48,7 @@ void mover_done(mover *m) {
         free_report(m->figures.destination);
         traces_done(&m->traces);
         mover_drop_images(m);
-        if (m->containers)
-                protobuf_c_message_free_unpacked(&m->containers->base, NULL);
+        mover_forget_containers(m);
         m->source = m->source ? rpc_close(m->source) : NULL;
         m->destination = m->destination ? rpc_close(m->destination) : NULL;
 }

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "cli/calls.h"
 #include "cli/peer.h"
 #include "cli/progress.h"
@@ -18,7 +20,8 @@
 
 #define SESSION_ID_SIZE 37U
 
-#define MOVER_IMAGES_MAX 32U
+#define MOVER_IMAGES_MAX     32U
+#define MOVER_CONTAINERS_MAX 64U
 
 typedef enum mover_place {
         MOVER_UNDECIDED,
@@ -53,8 +56,11 @@ typedef struct mover {
         traces traces;
         /* mover-containers.c */
         Ferry__Shim__V1__Containerd *containers; /* NULL: it has none; owned */
-        size_t n_created;                        /* of them, the last ones, at the destination */
-        char *images[MOVER_IMAGES_MAX];          /* brought there: SHA-256, hexadecimal */
+        const char *network; /* for them at the destination: a namespace's path, "none"; NULL: not
+                                said */
+        json_t *infos[MOVER_CONTAINERS_MAX]; /* what the source's containerd keeps of them */
+        size_t n_created;                    /* of them, the last ones, at the destination */
+        char *images[MOVER_IMAGES_MAX];      /* brought there: SHA-256, hexadecimal */
         size_t n_images;
         const struct outcome_files *files; /* what is to be written at the end; NULL: nothing */
         bool milestone;

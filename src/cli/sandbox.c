@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "cli/pair.h"
 #include "migration/session.h"
+#include "vm/nic.h"
 
 #define TAIL_MAX       4096
 #define LOG_LINES_MAX  16U
@@ -181,10 +182,10 @@ int sandbox_has_shim(const char *root, const char *name, bool *ret, pid_t *ret_p
  */
 static bool is_file_of_ours(const char *file) {
         static const char *const names[] = {
-                "config.json",  "qemu.json",        "journal",    "shim.log",   "qemu.log",
-                "console.log",  "console.sock",     "qmp.sock",   "fd.sock",    "shim.sock",
-                "control.sock", "streams.sock",     "execs.json", "execs.keep", "migration.json",
-                "audit.log",    SESSION_TRACE_FILE, LOCK_FILE,
+                "config.json",  "qemu.json",    "journal",          "shim.log",   "qemu.log",
+                "console.log",  "console.sock", "qmp.sock",         "fd.sock",    "shim.sock",
+                "control.sock", "streams.sock", "execs.json",       "execs.keep", "migration.json",
+                NIC_RECORD,     "audit.log",    SESSION_TRACE_FILE, LOCK_FILE,
         };
 
         for (size_t i = 0; i < ELEMENTS(names); i++) {
@@ -261,6 +262,7 @@ int sandbox_remove(const char *root, const char *name, ferry_error *reterr) {
         if (lock < 0)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "%s is in use by its shim (process %d)", path, (int)pid);
+        nic_clear(folder);
         r = remove_files(folder, path, reterr);
         if (r < 0)
                 return r;

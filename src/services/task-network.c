@@ -14,8 +14,6 @@
 #include "guestlink/network.h"
 #include "oci/oci.h"
 
-#define RECORD     "network.json" /* which namespace was joined: for `delete` */
-#define RECORD_MAX 8192U
 #define PATH_MAX_  4095U
 #define OWN_FORMAT "/proc/%d/ns/net"
 #define OWN_SIZE   64
@@ -89,51 +87,20 @@ static int write_record(const task_network *n, const char *path, ferry_error *re
                          "inode", (json_int_t)st.st_ino, "interface", n->interface);
         text = json ? json_dumps(json, JSON_COMPACT) : NULL;
         json_decref(json);
-        if (asprintf(&file, "%s/" RECORD, sandbox_state_dir(n->sb)) < 0)
+        if (asprintf(&file, "%s/" NIC_RECORD, sandbox_state_dir(n->sb)) < 0)
                 file = NULL;
         r = text && file ? file_replace(AT_FDCWD, file, text, strlen(text), 0600, false) : -ENOMEM;
-        return r < 0 ? ferry_error_set_errno(reterr, r, RECORD) : 0;
+        return r < 0 ? ferry_error_set_errno(reterr, r, NIC_RECORD) : 0;
 }
 
 /* From here on somebody else may have the place. */
 static void remove_record(const task_network *n) {
         _cleanup_(freep) char *file = NULL;
 
-        if (asprintf(&file, "%s/" RECORD, sandbox_state_dir(n->sb)) < 0)
+        if (asprintf(&file, "%s/" NIC_RECORD, sandbox_state_dir(n->sb)) < 0)
                 file = NULL;
         if (!file || unlink(file) < 0)
-                log_warning(RECORD " stays");
-}
-
-static int open_recorded(const json_t *record) {
-        _cleanup_(closep) int fd = -EBADF;
-        const char *path = json_string_value(json_object_get(record, "path"));
-        struct stat st;
-
-        if (!path || nic_open_namespace(path, &fd, NULL) < 0 || fstat(fd, &st) < 0)
-                return -ENOENT;
-        /* another namespace may have that path now */
-        if ((json_int_t)st.st_dev != json_integer_value(json_object_get(record, "device")) ||
-            (json_int_t)st.st_ino != json_integer_value(json_object_get(record, "inode")))
-                return -ENOENT;
-        return TAKE_FD(fd);
-}
-
-void task_network_clear(int folder) {
-        _cleanup_(freep) char *text = NULL;
-        _cleanup_(closep) int fd = -EBADF;
-        const char *interface;
-        json_t *record;
-        size_t n;
-
-        if (file_read(folder, RECORD, RECORD_MAX, &text, &n) < 0)
-                return;
-        record = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
-        interface = json_string_value(json_object_get(record, "interface"));
-        fd = open_recorded(record);
-        if (fd >= 0 && interface)
-                (void)nic_leave(fd, interface);
-        json_decref(record);
+                log_warning(NIC_RECORD " stays");
 }
 
 /* ---- the host's side ---- */

@@ -33,7 +33,4 @@ void task_network_look(task_network *n, bool runs_here);
 /* The VM has gone, or belongs elsewhere now: the namespace's interface has its frames again. */
 void task_network_leave(task_network *n);
 
-/* The same for a shim that has gone too; `folder`: its state directory. */
-void task_network_clear(int folder);
-
 DEFINE_CLEANUP(task_network *, task_network_free)

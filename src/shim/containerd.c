@@ -19,9 +19,9 @@
 #include "migration/journal.h"
 #include "migration/sandbox.h"
 #include "oci/oci.h"
-#include "services/task-network.h"
 #include "shim/containerd-config.h"
 #include "task.pb-c.h"
+#include "vm/nic.h"
 #include "vm/record.h"
 
 /* Of the sandbox: letters of a hash, so that its sockets' paths are short; or as it was imported.
@@ -457,7 +457,7 @@ static void clear_away(const request *q) {
         }
         kill_vm(folder);
         remove_images(q);
-        task_network_clear(folder);
+        nic_clear(folder);
         remove_place(q, folder);
 }
 

@@ -54,3 +54,10 @@ int nic_look(int namespace_fd, nic_network *ret, ferry_error *reterr);
 int nic_join(int namespace_fd, const char *tap, const nic_network *network, ferry_error *reterr);
 /* Frames go to the interface again. 0 too when none of ours is there. */
 int nic_leave(int namespace_fd, const char *interface);
+
+/* In a sandbox's folder: which namespace its NIC has joined ("path", "device", "inode",
+ * "interface").
+ */
+#define NIC_RECORD "network.json"
+/* For a shim that has gone: leaves what the record says. */
+void nic_clear(int folder);

@@ -176,6 +176,31 @@ def test_a_pod_there_and_back(here, there):
     wait_clean(here)
 
 
+def test_another_network_there(here, there):
+    """A server in it is found at the address that it has there."""
+    mac = "02:fe:00:00:00:42"
+    with network.Net(here.folder, f"fm{os.getpid()}a") as old, \
+            network.Net(there.folder, f"fm{os.getpid()}b", 89, mac) as new:
+        here.must("run", "-d", "--runtime", host.RUNTIME, *old.flags(), host.IMAGE, "d2", "sh", "-c",
+                  "echo it moved >/tmp/page; busybox httpd -f -p 8081 -h /tmp")
+        host.wait_for("the server", lambda: old.get("10.88.0.23") == "it moved\n")
+        done = ferry(here, "--root", here.root, "migrate", "d2", "--to", there.root, "--network",
+                     "/nonexistent", check=False)
+        assert done.returncode != 0 and "/nonexistent" in done.stderr, done
+        assert old.get("10.88.0.23") == "it moved\n"
+        wait_clean(there)
+        move(here, there, "d2", "--network", new.path)
+        old.check_untouched()
+        host.wait_for("the server there", lambda: new.get("10.89.0.23") == "it moved\n")
+        assert new.get("fd00:89::23") == "it moved\n"
+        result = there.must("task", "exec", "--exec-id", "e1", "d2", "sh", "-c",
+                            "cat /sys/class/net/eth0/address; busybox ip -o addr show dev eth0")
+        assert result.out.startswith(mac) and "10.88." not in result.out, result
+        host.remove(there, "d2")
+        wait_clean(there)
+        new.check_untouched()
+
+
 def test_a_name_that_is_taken(here, there):
     host.start(here, "c5", FOREVER)
     host.start(there, "c5", FOREVER)

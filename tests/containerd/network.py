@@ -28,7 +28,8 @@ class Net:
     """A pod's namespace as a CNI plugin leaves it, and what it is connected with: another one, where
     a web server is."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder, name, number=88, mac=MAC):
+        self.number, self.mac = number, mac
         self.pod, self.out = f"{name}-pod", f"{name}-out"
         self.path = f"/run/netns/{self.pod}"
         self.folder = os.path.join(folder, name)
@@ -40,15 +41,15 @@ class Net:
     def __enter__(self):
         sh(f"""ip netns add {self.pod}; ip netns add {self.out}
             ip -n {self.pod} link set lo up
-            ip -n {self.pod} link add eth0 address {MAC} mtu 1420 type veth peer name out0 netns {self.out}
-            ip -n {self.out} addr add 10.88.0.1/24 dev out0
-            ip -n {self.out} -6 addr add fd00:88::1/64 dev out0 nodad
+            ip -n {self.pod} link add eth0 address {self.mac} mtu 1420 type veth peer name out0 netns {self.out}
+            ip -n {self.out} addr add 10.{self.number}.0.1/24 dev out0
+            ip -n {self.out} -6 addr add fd00:{self.number}::1/64 dev out0 nodad
             ip -n {self.out} link set out0 mtu 1420 up
-            ip -n {self.pod} addr add 10.88.0.23/24 dev eth0
-            ip -n {self.pod} -6 addr add fd00:88::23/64 dev eth0 nodad
+            ip -n {self.pod} addr add 10.{self.number}.0.23/24 dev eth0
+            ip -n {self.pod} -6 addr add fd00:{self.number}::23/64 dev eth0 nodad
             ip -n {self.pod} link set eth0 up
-            ip -n {self.pod} route add default via 10.88.0.1
-            ip -n {self.pod} -6 route add default via fd00:88::1""")
+            ip -n {self.pod} route add default via 10.{self.number}.0.1
+            ip -n {self.pod} -6 route add default via fd00:{self.number}::1""")
         self.server = subprocess.Popen(["ip", "netns", "exec", self.out, "busybox", "httpd", "-f",
                                         "-p", "8080", "-h", self.folder])
         return self

@@ -48,8 +48,8 @@ def introduce(place, name, address):
           os.path.join(place.folder, "roots"))
 
 
-def move(here, there, name):
-    done = ferry(here, "--root", here.root, "migrate", name, "--to", there.root, "--json")
+def move(here, there, name, *options):
+    done = ferry(here, "--root", here.root, "migrate", name, "--to", there.root, "--json", *options)
     return json.loads(done.stdout)
 
 
