@@ -123,6 +123,9 @@ static int judge(const task_network *n, int fd, const char *path, bool late, fer
                 log_info("network namespace %s is the host's: the guest has none", path);
                 return 1;
         }
+        /* of the members of a pod: that of the pid which containerd knows */
+        if (!late && open_own(n, &own) == 0 && nic_same_namespace(fd, own))
+                return 1;
         if (n->namespace_fd >= 0)
                 return nic_same_namespace(fd, n->namespace_fd)
                                ? 1
@@ -130,9 +133,6 @@ static int judge(const task_network *n, int fd, const char *path, bool late, fer
                                                  "network namespace %s: this VM is in another, and "
                                                  "the containers of a VM share its network",
                                                  path);
-        /* of members of a pod without a network */
-        if (!late && open_own(n, &own) == 0 && nic_same_namespace(fd, own))
-                return 1;
         return 0;
 }
 

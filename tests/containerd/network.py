@@ -130,6 +130,10 @@ def test_a_pod_shares_it(place):
         assert page == "by the first\n", page
         page = inside(place, "np2", GET.format("10.88.0.1", 8080))
         assert page == "from the other side\n", page
+        pid = place.must("task", "ls").out.split()[4]
+        result = ctr_run(place, "np4", "cat", "/sys/class/net/eth0/address",  # as CRI's members name it
+                         flags=(*label, "--with-ns", f"network:/proc/{pid}/ns/net"))
+        assert result.out == MAC + "\n", result
         result = ctr_run(place, "np3", "true", flags=(*label, *other.flags()))
         assert result.code != 0 and other.path in result.err and "in another" in result.err, result
         other.check_untouched()
