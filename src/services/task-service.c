@@ -8,6 +8,7 @@
 #include "metrics.pb-c.h"
 #include "migration/session.h"
 #include "services/task-internal.h"
+#include "task3.ttrpc.h"
 
 #define PROCESS_TYPE "types.containerd.io/opencontainers/runtime-spec/1/Process"
 #define METRICS_TYPE "io.containerd.cgroups.v2.Metrics"
@@ -902,27 +903,21 @@ void task_service_look(task_service *s) {
         (void)sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
 }
 
+/* Version 3 is the same by another name. */
+#define METHODS                                                                                    \
+        {                                                                                          \
+                .state = on_state, .create = on_create, .start = on_start, .delete = on_delete,    \
+                .pids = on_pids, .pause = on_pause, .resume = on_resume, .kill = on_kill,          \
+                .exec = on_exec, .resize_pty = on_resize, .close_io = on_close_io,                 \
+                .update = on_update, .wait = on_wait, .stats = on_stats, .connect = on_connect,    \
+                .shutdown = on_shutdown                                                            \
+        }
+
 int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_access *guest,
                      const task_options *options, void (*on_shutdown_)(void *userdata),
                      void *userdata, task_service **ret) {
-        static const containerd_task_v2_task_methods methods = {
-                .state = on_state,
-                .create = on_create,
-                .start = on_start,
-                .delete = on_delete,
-                .pids = on_pids,
-                .pause = on_pause,
-                .resume = on_resume,
-                .kill = on_kill,
-                .exec = on_exec,
-                .resize_pty = on_resize,
-                .close_io = on_close_io,
-                .update = on_update,
-                .wait = on_wait,
-                .stats = on_stats,
-                .connect = on_connect,
-                .shutdown = on_shutdown,
-        };
+        static const containerd_task_v2_task_methods methods = METHODS;
+        static const containerd_task_v3_task_methods methods_3 = METHODS;
         _cleanup_(task_service_freep) task_service *s = calloc(1, sizeof(*s));
         int r;
 
@@ -947,6 +942,8 @@ int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_a
                 r = task_events_new(event, options->events, options->namespace, &s->events);
         if (r >= 0)
                 r = containerd_task_v2_task_register(server, &methods, s);
+        if (r == 0)
+                r = containerd_task_v3_task_register(server, &methods_3, s);
         if (r < 0)
                 return r;
         guest_access_set_containers(guest, &task_moving, s);

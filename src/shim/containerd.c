@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -330,10 +331,19 @@ static int wait_ready(const request *q, int fd, ferry_error *reterr) {
                                "the shim did not start: %s/shim.log says why", q->state_dir);
 }
 
+/* Asked by containerd 2's controller of sandboxes, which talks to version 3 only. Others take a
+ * plain address for version 2, and the oldest take nothing else. */
+static bool is_of_a_pod(void) {
+        char folder[PATH_MAX];
+
+        return getcwd(folder, sizeof(folder)) &&
+               strstr(folder, "/io.containerd.sandbox.controller.v1.shim/");
+}
+
 /* containerd 1.6 finds the shim again by this file. */
 static int tell_address(const request *q, ferry_error *reterr) {
         _cleanup_(freep) char *address = NULL;
-        int r;
+        int r, n;
 
         if (asprintf(&address, "unix://%s/shim.sock", q->state_dir) < 0) {
                 address = NULL;
@@ -342,7 +352,10 @@ static int tell_address(const request *q, ferry_error *reterr) {
         r = file_replace(AT_FDCWD, "address", address, strlen(address), 0600, false);
         if (r < 0)
                 return ferry_error_set_errno(reterr, r, "address");
-        if (printf("%s", address) < 0 || fflush(stdout) != 0)
+        n = is_of_a_pod()
+                    ? printf("{\"version\":3,\"address\":\"%s\",\"protocol\":\"ttrpc\"}", address)
+                    : printf("%s", address);
+        if (n < 0 || fflush(stdout) != 0)
                 return ferry_error_set_errno(reterr, -EIO, "standard output");
         return 0;
 }

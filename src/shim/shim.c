@@ -17,6 +17,7 @@
 #include "migration/socket.h"
 #include "services/exec-service.h"
 #include "services/migration-service.h"
+#include "services/sandbox-service.h"
 #include "services/shim-service.h"
 #include "services/task-service.h"
 #include "ttrpc/ttrpc-sd-event.h"
@@ -38,7 +39,8 @@ typedef struct shim {
         shim_service *service;
         guest_access *guest;
         exec_service *exec;
-        task_service *tasks; /* NULL: not under containerd */
+        task_service *tasks;   /* NULL: not under containerd */
+        sandbox_service *pods; /* with them */
         sd_event_source *flush_timer;
         uint64_t flush_deadline;
         bool ending;
@@ -166,6 +168,7 @@ static void on_sandbox_change(void *userdata) {
         const shim *s = userdata;
 
         task_service_look(s->tasks);
+        sandbox_service_look(s->pods);
 }
 
 static int serve_tasks(shim *s) {
@@ -178,6 +181,10 @@ static int serve_tasks(shim *s) {
                                               .address = s->options->containerd,
                                               .cache_dir = s->options->cache_dir },
                              on_shutdown, s, &s->tasks);
+        if (r < 0)
+                return r;
+        r = sandbox_service_new(s->server, s->event, s->sandbox, s->tasks, on_shutdown, s,
+                                &s->pods);
         if (r < 0)
                 return r;
         shim_service_set_tasks(s->service, s->tasks);
@@ -360,6 +367,7 @@ static void done(shim *s) {
         s->tasks = task_service_free(s->tasks);
         s->exec = exec_service_free(s->exec);
         s->guest = guest_access_free(s->guest);
+        s->pods = sandbox_service_free(s->pods);
         s->migration = migration_service_free(s->migration);
         s->sandbox = sandbox_free(s->sandbox);
         s->store = fd_store_free(s->store);

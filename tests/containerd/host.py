@@ -118,6 +118,7 @@ class Host:
         self.guest = guest or os.path.join(self.folder, "guest")
         self.has_guest = guest is not None
         self.netns = netns
+        self.config, self.namespace = CONFIG, "default"  # containerd's
         self.process = None
         self.environment = {
             **os.environ,
@@ -157,7 +158,7 @@ class Host:
     def __enter__(self):
         if not self.has_guest:
             self.build_guest()
-        self.write("config.toml", CONFIG.format(folder=self.folder, socket=self.socket))
+        self.write("config.toml", self.config.format(folder=self.folder, socket=self.socket))
         self.write("ferry.json", json.dumps({
             "image": self.guest, "root": self.root, "cache_dir": os.path.join(self.folder, "roots"),
             "accelerator": "tcg"}))
@@ -181,7 +182,7 @@ class Host:
             shutil.rmtree(self.folder)
 
     def argv(self, *arguments):
-        return ["ctr", "--address", self.socket, *arguments]
+        return ["ctr", "--address", self.socket, "-n", self.namespace, *arguments]
 
     def ctr(self, *arguments, stdin=subprocess.DEVNULL, **more):
         return Result(subprocess.run(self.argv(*arguments), env=self.environment, text=True,

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+#include "services/sandbox-service.h"
+
+#include <string.h>
+
+#include "google/protobuf/timestamp.pb-c.h"
+#include "migration/session.h"
+#include "sandbox.ttrpc.h"
+#include "services/task-internal.h"
+
+#define ID_MAX      256U
+#define WAITERS_MAX 64U
+#define KILLED      137U
+
+typedef enum pod_state {
+        POD_NONE,
+        POD_CREATED,
+        POD_STARTING, /* the VM */
+        POD_JOINING,  /* its network */
+        POD_READY,
+        POD_ENDED,
+} pod_state;
+
+struct sandbox_service {
+        sandbox *sb;
+        task_service *tasks;
+        void (*on_shutdown)(void *userdata);
+        void *userdata;
+        pod_state state;
+        char *id, *network; /* the namespace's path */
+        uint64_t created_at_usec, exited_at_usec;
+        sd_event_source *look; /* what the VM's change means is done from the loop */
+        ttrpc_call *starting, *stopping;
+        ttrpc_call *waiters[WAITERS_MAX];
+        size_t n_waiters;
+};
+
+static void fill_time(Google__Protobuf__Timestamp *t, uint64_t usec) {
+        google__protobuf__timestamp__init(t);
+        t->seconds = (int64_t)(usec / USEC_PER_SEC);
+        t->nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
+}
+
+/* false: the call is answered. */
+static bool is_ours(const sandbox_service *s, ttrpc_call *call, const char *id) {
+        if (s->state != POD_NONE && strcmp(s->id, id) == 0)
+                return true;
+        (void)ttrpc_call_fail(call, TTRPC_NOT_FOUND, "no sandbox '%.80s' here", id);
+        return false;
+}
+
+/* ---- the beginning ---- */
+
+static void on_create(ttrpc_call *call,
+                      const Containerd__Runtime__Sandbox__V1__CreateSandboxRequest *q,
+                      void *userdata) {
+        sandbox_service *s = userdata;
+        char *id, *network;
+
+        if (s->state != POD_NONE || s->tasks->n_tasks > 0) {
+                (void)ttrpc_call_fail(call, TTRPC_ALREADY_EXISTS, "this shim has a sandbox");
+                return;
+        }
+        if (q->sandbox_id[0] == '\0' || strlen(q->sandbox_id) > ID_MAX) {
+                (void)ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT,
+                                      "a sandbox's id has 1 to %u bytes", ID_MAX);
+                return;
+        }
+        id = strdup(q->sandbox_id);
+        network = strdup(q->netns_path);
+        if (!id || !network) {
+                free(id);
+                free(network);
+                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "out of memory");
+                return;
+        }
+        s->id = id;
+        s->network = network;
+        s->state = POD_CREATED;
+        (void)containerd_runtime_sandbox_v1_sandbox_create_sandbox_reply(call, NULL);
+}
+
+static void started(sandbox_service *s) {
+        Containerd__Runtime__Sandbox__V1__StartSandboxResponse m =
+                CONTAINERD__RUNTIME__SANDBOX__V1__START_SANDBOX_RESPONSE__INIT;
+        Google__Protobuf__Timestamp at;
+
+        s->state = POD_READY;
+        s->created_at_usec = wall_usec();
+        fill_time(&at, s->created_at_usec);
+        m.pid = task_host_pid(s->tasks);
+        m.created_at = &at;
+        (void)containerd_runtime_sandbox_v1_sandbox_start_sandbox_reply(s->starting, &m);
+        s->starting = ttrpc_call_unref(s->starting);
+}
+
+static void start_failed(sandbox_service *s, int r, const ferry_error *error) {
+        if (s->state != POD_ENDED)
+                s->state = POD_CREATED;
+        call_fail(s->starting, r, error);
+        s->starting = ttrpc_call_unref(s->starting);
+}
+
+static void on_network(int r, const ferry_error *error, void *userdata) {
+        sandbox_service *s = userdata;
+
+        if (!s->starting)
+                return;
+        if (r < 0)
+                start_failed(s, r, error);
+        else
+                started(s);
+}
+
+static void go_on_starting(sandbox_service *s) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        int r;
+
+        s->state = POD_JOINING;
+        r = task_network_join(s->tasks->network, s->network, on_network, s, &error);
+        if (r < 0)
+                start_failed(s, r, &error);
+        else if (r == 1)
+                started(s);
+}
+
+static void on_start(ttrpc_call *call,
+                     const Containerd__Runtime__Sandbox__V1__StartSandboxRequest *q,
+                     void *userdata) {
+        sandbox_service *s = userdata;
+
+        if (!is_ours(s, call, q->sandbox_id))
+                return;
+        if (s->state != POD_CREATED) {
+                (void)ttrpc_call_fail(call, TTRPC_FAILED_PRECONDITION,
+                                      "the sandbox was started before");
+                return;
+        }
+        s->state = POD_STARTING;
+        s->starting = ttrpc_call_ref(call);
+        sandbox_service_look(s);
+}
+
+/* ---- what memory knows ---- */
+
+static void on_platform(ttrpc_call *call,
+                        const Containerd__Runtime__Sandbox__V1__PlatformRequest *q,
+                        void *userdata) {
+        Containerd__Runtime__Sandbox__V1__PlatformResponse m =
+                CONTAINERD__RUNTIME__SANDBOX__V1__PLATFORM_RESPONSE__INIT;
+        Containerd__Runtime__Sandbox__V1__PlatformName name =
+                CONTAINERD__RUNTIME__SANDBOX__V1__PLATFORM_NAME__INIT;
+
+        if (!is_ours(userdata, call, q->sandbox_id))
+                return;
+        name.os = (char *)"linux";
+        name.architecture = (char *)"amd64";
+        m.platform = &name;
+        (void)containerd_runtime_sandbox_v1_sandbox_platform_reply(call, &m);
+}
+
+static void on_status(ttrpc_call *call,
+                      const Containerd__Runtime__Sandbox__V1__SandboxStatusRequest *q,
+                      void *userdata) {
+        Containerd__Runtime__Sandbox__V1__SandboxStatusResponse m =
+                CONTAINERD__RUNTIME__SANDBOX__V1__SANDBOX_STATUS_RESPONSE__INIT;
+        Google__Protobuf__Timestamp created, exited;
+        const sandbox_service *s = userdata;
+
+        if (!is_ours(s, call, q->sandbox_id))
+                return;
+        m.sandbox_id = s->id;
+        m.pid = s->state == POD_READY ? task_host_pid(s->tasks) : 0;
+        m.state = (char *)(s->state == POD_READY ? "SANDBOX_READY" : "SANDBOX_NOTREADY");
+        fill_time(&created, s->created_at_usec);
+        fill_time(&exited, s->exited_at_usec);
+        m.created_at = &created;
+        m.exited_at = s->state == POD_ENDED ? &exited : NULL;
+        (void)containerd_runtime_sandbox_v1_sandbox_sandbox_status_reply(call, &m);
+}
+
+static void on_ping(ttrpc_call *call, const Containerd__Runtime__Sandbox__V1__PingRequest *q,
+                    void *userdata) {
+        if (is_ours(userdata, call, q->sandbox_id))
+                (void)containerd_runtime_sandbox_v1_sandbox_ping_sandbox_reply(call, NULL);
+}
+
+/* ---- the end ---- */
+
+static void say_end(const sandbox_service *s, ttrpc_call *call) {
+        Containerd__Runtime__Sandbox__V1__WaitSandboxResponse m =
+                CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
+        Google__Protobuf__Timestamp at;
+
+        fill_time(&at, s->exited_at_usec);
+        m.exit_status = KILLED;
+        m.exited_at = &at;
+        (void)containerd_runtime_sandbox_v1_sandbox_wait_sandbox_reply(call, &m);
+}
+
+static void on_waiter_gone(ttrpc_call *call, void *userdata) {
+        sandbox_service *s = userdata;
+
+        for (size_t i = 0; i < s->n_waiters; i++)
+                if (s->waiters[i] == call) {
+                        s->waiters[i] = s->waiters[--s->n_waiters];
+                        ttrpc_call_unref(call);
+                        return;
+                }
+}
+
+static void on_wait(ttrpc_call *call, const Containerd__Runtime__Sandbox__V1__WaitSandboxRequest *q,
+                    void *userdata) {
+        sandbox_service *s = userdata;
+
+        if (!is_ours(s, call, q->sandbox_id))
+                return;
+        if (s->state == POD_ENDED)
+                say_end(s, call);
+        else if (s->n_waiters == WAITERS_MAX)
+                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "%u wait already",
+                                      WAITERS_MAX);
+        else {
+                s->waiters[s->n_waiters++] = ttrpc_call_ref(call);
+                ttrpc_call_set_callbacks(call, on_waiter_gone, NULL, s);
+        }
+}
+
+static void ended(sandbox_service *s) {
+        if (s->state == POD_ENDED)
+                return;
+        s->state = POD_ENDED;
+        s->exited_at_usec = wall_usec();
+        while (s->n_waiters > 0) {
+                ttrpc_call *call = s->waiters[--s->n_waiters];
+
+                ttrpc_call_set_callbacks(call, NULL, NULL, NULL);
+                say_end(s, call);
+                ttrpc_call_unref(call);
+        }
+        if (s->stopping)
+                (void)containerd_runtime_sandbox_v1_sandbox_stop_sandbox_reply(s->stopping, NULL);
+        s->stopping = ttrpc_call_unref(s->stopping);
+}
+
+static void on_stop(ttrpc_call *call, const Containerd__Runtime__Sandbox__V1__StopSandboxRequest *q,
+                    void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        sandbox_service *s = userdata;
+        int r;
+
+        if (!is_ours(s, call, q->sandbox_id) || !task_may_change(s->tasks, call))
+                return;
+        if (s->state == POD_ENDED || s->state == POD_CREATED) {
+                ended(s);
+                (void)containerd_runtime_sandbox_v1_sandbox_stop_sandbox_reply(call, NULL);
+                return;
+        }
+        if (s->stopping) {
+                (void)ttrpc_call_fail(call, TTRPC_FAILED_PRECONDITION, "it is being stopped");
+                return;
+        }
+        s->stopping = ttrpc_call_ref(call);
+        r = sandbox_stop(s->sb, false, NULL, NULL, &error);
+        if (r < 0) {
+                call_fail(call, r, &error);
+                s->stopping = ttrpc_call_unref(s->stopping);
+        }
+}
+
+static void on_shutdown(ttrpc_call *call,
+                        const Containerd__Runtime__Sandbox__V1__ShutdownSandboxRequest *q,
+                        void *userdata) {
+        sandbox_service *s = userdata;
+
+        if (!is_ours(s, call, q->sandbox_id) || !task_may_change(s->tasks, call))
+                return;
+        ended(s);
+        (void)containerd_runtime_sandbox_v1_sandbox_shutdown_sandbox_reply(call, NULL);
+        s->on_shutdown(s->userdata);
+}
+
+/* ---- the service ---- */
+
+static int on_look(sd_event_source *source, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        sandbox_service *s = userdata;
+        sandbox_vm_state state = sandbox_get_vm_state(s->sb);
+
+        if (state == SANDBOX_VM_STARTING)
+                return 0;
+        if (state == SANDBOX_VM_RUNNING && s->state == POD_STARTING)
+                go_on_starting(s);
+        else if (state == SANDBOX_VM_NONE || state == SANDBOX_VM_STOPPED) {
+                if (s->starting) {
+                        ferry_error_set(&error, FERRY_UNAVAILABLE, -ESRCH,
+                                        "the sandbox's VM has ended");
+                        start_failed(s, -ESRCH, &error);
+                }
+                if (s->state == POD_READY)
+                        ended(s);
+        }
+        return 0;
+}
+
+void sandbox_service_look(sandbox_service *s) {
+        (void)sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
+}
+
+int sandbox_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, task_service *tasks,
+                        void (*on_shutdown_)(void *userdata), void *userdata,
+                        sandbox_service **ret) {
+        static const containerd_runtime_sandbox_v1_sandbox_methods methods = {
+                .create_sandbox = on_create,
+                .start_sandbox = on_start,
+                .platform = on_platform,
+                .stop_sandbox = on_stop,
+                .wait_sandbox = on_wait,
+                .sandbox_status = on_status,
+                .ping_sandbox = on_ping,
+                .shutdown_sandbox = on_shutdown,
+        };
+        _cleanup_(sandbox_service_freep) sandbox_service *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return -ENOMEM;
+        *s = (sandbox_service){
+                .sb = sb, .tasks = tasks, .on_shutdown = on_shutdown_, .userdata = userdata
+        };
+        r = sd_event_add_defer(event, &s->look, on_look, s);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
+        if (r >= 0)
+                r = containerd_runtime_sandbox_v1_sandbox_register(server, &methods, s);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+sandbox_service *sandbox_service_free(sandbox_service *s) {
+        if (!s)
+                return NULL;
+        sd_event_source_disable_unref(s->look);
+        while (s->n_waiters > 0) {
+                ttrpc_call *call = s->waiters[--s->n_waiters];
+
+                ttrpc_call_set_callbacks(call, NULL, NULL, NULL);
+                ttrpc_call_unref(call);
+        }
+        ttrpc_call_unref(s->starting);
+        ttrpc_call_unref(s->stopping);
+        free(s->id);
+        free(s->network);
+        free(s);
+        return NULL;
+}
