@@ -11,6 +11,9 @@
 #define ID_MAX      256U
 #define WAITERS_MAX 64U
 #define KILLED      137U
+/* A Go client that sees the end of the connection with the answer may take the one or the other: it
+ * gets the answer first. */
+#define LINGER_USEC (200 * USEC_PER_MSEC)
 
 typedef enum pod_state {
         POD_NONE,
@@ -29,7 +32,9 @@ struct sandbox_service {
         pod_state state;
         char *id, *network; /* the namespace's path */
         uint64_t created_at_usec, exited_at_usec;
-        sd_event_source *look; /* what the VM's change means is done from the loop */
+        sd_event *event;
+        sd_event_source *linger; /* after ShutdownSandbox */
+        sd_event_source *look;   /* what the VM's change means is done from the loop */
         ttrpc_call *starting, *stopping;
         ttrpc_call *waiters[WAITERS_MAX];
         size_t n_waiters;
@@ -268,6 +273,13 @@ static void on_stop(ttrpc_call *call, const Containerd__Runtime__Sandbox__V1__St
         }
 }
 
+static int on_lingered(sd_event_source *source, uint64_t usec, void *userdata) {
+        sandbox_service *s = userdata;
+
+        s->on_shutdown(s->userdata);
+        return 0;
+}
+
 static void on_shutdown(ttrpc_call *call,
                         const Containerd__Runtime__Sandbox__V1__ShutdownSandboxRequest *q,
                         void *userdata) {
@@ -277,7 +289,11 @@ static void on_shutdown(ttrpc_call *call,
                 return;
         ended(s);
         (void)containerd_runtime_sandbox_v1_sandbox_shutdown_sandbox_reply(call, NULL);
-        s->on_shutdown(s->userdata);
+        if (s->linger)
+                return;
+        if (sd_event_add_time_relative(s->event, &s->linger, CLOCK_MONOTONIC, LINGER_USEC,
+                                       TIMER_ACCURACY_USEC, on_lingered, s) < 0)
+                s->on_shutdown(s->userdata);
 }
 
 /* ---- the service ---- */
@@ -325,9 +341,11 @@ int sandbox_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, task
 
         if (!s)
                 return -ENOMEM;
-        *s = (sandbox_service){
-                .sb = sb, .tasks = tasks, .on_shutdown = on_shutdown_, .userdata = userdata
-        };
+        *s = (sandbox_service){ .event = sd_event_ref(event),
+                                .sb = sb,
+                                .tasks = tasks,
+                                .on_shutdown = on_shutdown_,
+                                .userdata = userdata };
         r = sd_event_add_defer(event, &s->look, on_look, s);
         if (r >= 0)
                 r = sd_event_source_set_enabled(s->look, SD_EVENT_OFF);
@@ -343,6 +361,8 @@ sandbox_service *sandbox_service_free(sandbox_service *s) {
         if (!s)
                 return NULL;
         sd_event_source_disable_unref(s->look);
+        sd_event_source_disable_unref(s->linger);
+        sd_event_unref(s->event);
         while (s->n_waiters > 0) {
                 ttrpc_call *call = s->waiters[--s->n_waiters];
 
