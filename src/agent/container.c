@@ -13,7 +13,6 @@
 #include "agent/root.h"
 
 #define JOB_FOLDER "/run/ferry/jobs"
-#define CRUN       "/usr/bin/crun"
 #define WORDS      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 #define PATH_SIZE  160
 

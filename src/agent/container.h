@@ -7,6 +7,7 @@
 #include "agent/job.h"
 #include "agent/process.h"
 
+#define CRUN                "/usr/bin/crun"
 #define CONTAINERS_MAX      64U
 #define CONTAINER_ID_MAX    64U
 #define CONTAINER_FILES_MAX 32U

@@ -17,12 +17,11 @@
 #include <sys/wait.h>
 
 #include "agent/agent.h"
+#include "agent/container.h"
 #include "agent/modules.h"
 #include "agent/network.h"
 #include "agent/parameters.h"
 #include "base/cleanup.h"
-
-#define MODULE_LIST "/etc/ferry-modules"
 
 static void complain(const char *what, int r) {
         (void)fprintf(stderr, "ferry-guest: %s: %s\n", what, strerror(-r));
@@ -82,6 +81,14 @@ static void set_up_network(const char *parameters) {
         r = inet_aton(value, &gateway) ? network_add_gateway(gateway) : -EINVAL;
         if (r < 0)
                 complain("ferry.gw", r);
+}
+
+/* A guest for containers is told its network, if it is to have one: no container waits for a driver
+ * that it does not need. */
+static bool waits_for_network(const char *parameters) {
+        char value[64];
+
+        return access(CRUN, X_OK) == 0 && !parameter_get(parameters, "ip", value, sizeof(value));
 }
 
 /* The terminal behind /dev/console, which itself cannot be a controlling terminal. */
@@ -205,7 +212,7 @@ int main(void) {
         leave_the_first_root();
         mount_all();
         parameters_read(parameters);
-        modules_load(MODULE_LIST);
+        modules_load(waits_for_network(parameters) ? MODULES_BUT_NETWORK : MODULES_ALL);
         (void)parameter_get(parameters, "hostname", hostname, sizeof(hostname));
         if (sethostname(hostname, strlen(hostname)) < 0)
                 complain("hostname", -errno);

@@ -17,19 +17,31 @@ static int load(const char *path) {
         return 0;
 }
 
-void modules_load(const char *list) {
-        _cleanup_(fclosep) FILE *file = fopen(list, "re");
+static bool is_for_network(const char *path) {
+        static const char *const names[] = { "failover", "net_failover", "virtio_net" };
+        const char *name = strrchr(path, '/');
+
+        name = name ? name + 1 : path;
+        for (size_t i = 0; i < ELEMENTS(names); i++)
+                if (strncmp(name, names[i], strlen(names[i])) == 0 && name[strlen(names[i])] == '.')
+                        return true;
+        return false;
+}
+
+void modules_load(module_set set) {
+        _cleanup_(fclosep) FILE *file = fopen(MODULE_LIST, "re");
         char line[256];
 
         if (!file) {
-                (void)fprintf(stderr, "ferry-guest: %s: %s\n", list, strerror(errno));
+                (void)fprintf(stderr, "ferry-guest: " MODULE_LIST ": %s\n", strerror(errno));
                 return;
         }
         while (fgets(line, sizeof(line), file)) {
                 int r;
 
                 line[strcspn(line, "\n")] = '\0';
-                if (line[0] == '\0')
+                if (line[0] == '\0' ||
+                    (set != MODULES_ALL && is_for_network(line) != (set == MODULES_NETWORK)))
                         continue;
                 r = load(line);
                 if (r < 0)

@@ -10,6 +10,7 @@
 #include "agent/announce.h"
 #include "agent/cgroup.h"
 #include "agent/interface.h"
+#include "agent/modules.h"
 #include "agent/service-internal.h"
 #include "base/clock.h"
 
@@ -296,8 +297,10 @@ static void on_configure_network(ttrpc_call *call,
                                  void *userdata) {
         char text[64];
         const char *what;
-        int r = interface_configure(q, &what);
+        int r;
 
+        modules_load(MODULES_NETWORK); /* init.c has left them out */
+        r = interface_configure(q, &what);
         if (r == 0) {
                 (void)announce_addresses();
                 (void)ferry_agent_v1_agent_configure_network_reply(call, NULL);
