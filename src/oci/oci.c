@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #define MOUNTS_MAX 256U
+#define SOURCE_MAX 4095U
 #define VERSION    "1.0.2" /* of the specification, that Debian 12's crun takes */
 
 /* ---- helpers ---- */
@@ -89,28 +90,61 @@ static int make_shm(json_t *mount) {
                        : 0;
 }
 
+static bool is_shm(const char *target) {
+        size_t n = strlen("/dev/shm");
+
+        return strncmp(target, "/dev/shm", n) == 0 && strspn(target + n, "/") == strlen(target + n);
+}
+
 static int translate_bind(oci_config *c, json_t *mount, const oci_options *options,
                           ferry_error *reterr) {
         const char *source = text_of(mount, "source"), *target = text_of(mount, "destination");
         char *path;
         int r;
 
-        if (source[0] != '/')
+        if (source[0] != '/' || strlen(source) > SOURCE_MAX)
                 return invalid(reterr, "a bind mount without an absolute source");
-        if (strcmp(target, "/dev/shm") == 0) {
+        if (is_shm(target)) {
                 note(c, source, "/dev/shm is the container's own");
                 return make_shm(mount);
         }
         if (c->n_files == OCI_FILES_MAX)
                 return invalid(reterr, "more than 32 bind mounts");
         c->files[c->n_files] = strdup(source);
-        if (!c->files[c->n_files] ||
-            asprintf(&path, "%s/%zu", options->files_folder, c->n_files) < 0)
+        if (!c->files[c->n_files])
                 return -ENOMEM;
-        c->n_files++;
+        if (asprintf(&path, "%s/%zu", options->files_folder, c->n_files++) < 0)
+                return -ENOMEM;
         r = json_object_set_new(mount, "source", json_string(path)) < 0 ? -ENOMEM : 0;
         free(path);
         return r;
+}
+
+/* Whatever has a source of its own would have it in the guest, not on the host. */
+static int check_type(const json_t *mount, ferry_error *reterr) {
+        static const char *const known[] = { "proc",   "sysfs",  "tmpfs",  "devpts",
+                                             "mqueue", "cgroup", "cgroup2" };
+        const char *type = text_of(mount, "type");
+
+        for (size_t i = 0; i < ELEMENTS(known); i++)
+                if (strcmp(type, known[i]) == 0)
+                        return 0;
+        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                               "config.json: the mount at %.200s is of type \"%.40s\", which a "
+                               "container in a VM cannot have: bind mounts of files, and proc, "
+                               "sysfs, tmpfs, devpts, mqueue, cgroup",
+                               text_of(mount, "destination"), type);
+}
+
+static int translate_mount(oci_config *c, json_t *mount, const oci_options *options,
+                           ferry_error *reterr) {
+        if (!json_is_object(mount) || text_of(mount, "destination")[0] != '/')
+                return invalid(reterr, "a mount without an absolute destination");
+        drop(c, mount, "uidMappings", "the VM is what isolates");
+        drop(c, mount, "gidMappings", "the VM is what isolates");
+        if (is_bind(mount))
+                return translate_bind(c, mount, options, reterr);
+        return check_type(mount, reterr);
 }
 
 static int translate_mounts(oci_config *c, json_t *root, const oci_options *options,
@@ -122,34 +156,70 @@ static int translate_mounts(oci_config *c, json_t *root, const oci_options *opti
         if (mounts && (!json_is_array(mounts) || json_array_size(mounts) > MOUNTS_MAX))
                 return invalid(reterr, "`mounts` is no array of at most 256");
         json_array_foreach(mounts, i, mount) {
-                if (!json_is_object(mount) || text_of(mount, "destination")[0] != '/')
-                        return invalid(reterr, "a mount without an absolute destination");
-                if (r == 0 && is_bind(mount))
-                        r = translate_bind(c, mount, options, reterr);
+                r = translate_mount(c, mount, options, reterr);
+                if (r < 0)
+                        break;
         }
         return r;
 }
 
 /* Namespaces of the host's mean nothing in the guest; the network is the whole guest's. */
-static int translate_namespaces(oci_config *c, json_t *l) {
+static int translate_namespace(oci_config *c, const json_t *item, json_t *to, ferry_error *reterr) {
+        static const char *const known[] = { "pid", "mount", "ipc", "uts", "cgroup", "time" };
+        const char *type = text_of(item, "type");
+
+        if (strcmp(type, "network") == 0) {
+                free(c->network);
+                c->network = strdup(text_of(item, "path"));
+        }
+        if (strcmp(type, "network") == 0 || strcmp(type, "user") == 0) {
+                note(c, type, "this namespace is the guest's");
+                return 0;
+        }
+        for (size_t i = 0; i < ELEMENTS(known); i++)
+                if (strcmp(type, known[i]) == 0)
+                        return json_array_append_new(to, json_pack("{s:s}", "type", type)) < 0
+                                       ? -ENOMEM
+                                       : 0;
+        return invalid(reterr, "a namespace of no known type");
+}
+
+/* The guest's own are its agent's: nobody else is to be in them. */
+static int add_missing(oci_config *c, json_t *to) {
+        static const char *const needed[] = { "pid", "mount", "ipc", "uts" };
+
+        for (size_t i = 0; i < ELEMENTS(needed); i++) {
+                bool found = false;
+                json_t *item;
+                size_t k;
+
+                json_array_foreach(to, k, item) found |=
+                        strcmp(text_of(item, "type"), needed[i]) == 0;
+                if (found)
+                        continue;
+                note(c, needed[i], "the container has this namespace for itself");
+                if (json_array_append_new(to, json_pack("{s:s}", "type", needed[i])) < 0)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+static int translate_namespaces(oci_config *c, json_t *l, ferry_error *reterr) {
         json_t *from = json_object_get(l, "namespaces"), *to = json_array(), *item;
+        int r = to ? 0 : -ENOMEM;
         size_t i;
 
-        if (!to)
-                return -ENOMEM;
+        if (r == 0 && from && !json_is_array(from))
+                r = invalid(reterr, "`namespaces` is no array");
         json_array_foreach(from, i, item) {
-                const char *type = text_of(item, "type");
-
-                if (strcmp(type, "network") == 0) {
-                        free(c->network);
-                        c->network = strdup(text_of(item, "path"));
-                }
-                if (strcmp(type, "network") == 0 || strcmp(type, "user") == 0)
-                        note(c, type, "this namespace is the guest's");
-                else if (json_array_append_new(to, json_pack("{s:s}", "type", type)) < 0) {
-                        json_decref(to);
-                        return -ENOMEM;
-                }
+                if (r == 0)
+                        r = translate_namespace(c, item, to, reterr);
+        }
+        if (r == 0)
+                r = add_missing(c, to);
+        if (r < 0) {
+                json_decref(to);
+                return r;
         }
         return json_object_set_new(l, "namespaces", to) < 0 ? -ENOMEM : 0;
 }
@@ -166,7 +236,24 @@ static void translate_sysctl(oci_config *c, json_t *l) {
         }
 }
 
-static int translate_linux(oci_config *c, json_t *root, const oci_options *options) {
+/* What only cgroup v1 has. */
+static void translate_resources(oci_config *c, json_t *resources) {
+        static const char *const memory[] = { "kernel", "kernelTCP", "swappiness",
+                                              "disableOOMKiller", "useHierarchy" };
+        static const char *const cpu[] = { "realtimeRuntime", "realtimePeriod" };
+
+        drop(c, resources, "devices", "the host's devices are not the guest's");
+        drop(c, resources, "blockIO", "the host's disks are not the guest's");
+        drop(c, resources, "network", "the network is the whole guest's");
+        drop(c, resources, "rdma", "not in a VM");
+        for (size_t i = 0; i < ELEMENTS(memory); i++)
+                drop(c, json_object_get(resources, "memory"), memory[i], "only cgroup v1 has it");
+        for (size_t i = 0; i < ELEMENTS(cpu); i++)
+                drop(c, json_object_get(resources, "cpu"), cpu[i], "only cgroup v1 has it");
+}
+
+static int translate_linux(oci_config *c, json_t *root, const oci_options *options,
+                           ferry_error *reterr) {
         static const char *const dropped[][2] = {
                 { "devices", "the host's devices are not the guest's" },
                 { "mountLabel", "the guest has no SELinux" },
@@ -186,14 +273,12 @@ static int translate_linux(oci_config *c, json_t *root, const oci_options *optio
         for (size_t i = 0; i < ELEMENTS(dropped); i++)
                 drop(c, l, dropped[i][0], dropped[i][1]);
         resources = json_object_get(l, "resources");
-        if (resources) {
-                drop(c, resources, "devices", "the host's devices are not the guest's");
-                drop(c, resources, "blockIO", "the host's disks are not the guest's");
-                drop(c, resources, "network", "the network is the whole guest's");
-                drop(c, resources, "rdma", "not in a VM");
-        }
+        if (resources)
+                translate_resources(c, resources);
+        drop(c, json_object_get(l, "seccomp"), "listenerPath", "nobody listens in the guest");
+        drop(c, json_object_get(l, "seccomp"), "listenerMetadata", "nobody listens in the guest");
         translate_sysctl(c, l);
-        r = translate_namespaces(c, l);
+        r = translate_namespaces(c, l, reterr);
         if (r == 0 && json_object_set_new(l, "cgroupsPath", json_string(options->cgroup)) < 0)
                 r = -ENOMEM;
         return r;
@@ -218,7 +303,7 @@ static int translate(oci_config *c, json_t *root, const oci_options *options, fe
         drop(c, root, "hooks", "programs of the host do not run in the guest");
         r = translate_mounts(c, root, options, reterr);
         if (r == 0)
-                r = translate_linux(c, root, options);
+                r = translate_linux(c, root, options, reterr);
         if (r == 0 && json_object_set_new(root, "root",
                                           json_pack("{s:s, s:b}", "path", options->root, "readonly",
                                                     readonly)) < 0)

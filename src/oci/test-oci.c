@@ -79,7 +79,7 @@ static void test_a_container_of_ctr(void **state) {
         assert_non_null(json_object_get(l, "maskedPaths"));
         assert_null(json_object_get(json_object_get(l, "sysctl"), "net.ipv4.ip_forward"));
         assert_non_null(json_object_get(json_object_get(l, "sysctl"), "kernel.x"));
-        assert_int_equal(json_array_size(json_object_get(l, "namespaces")), 3);
+        assert_int_equal(json_array_size(json_object_get(l, "namespaces")), 4); /* uts too */
         json_array_foreach(json_object_get(l, "namespaces"), i, item) {
                 assert_null(json_object_get(item, "path"));
                 assert_string_not_equal(json_string_value(json_object_get(item, "type")),
@@ -281,6 +281,14 @@ static void test_what_is_refused(void **state) {
                 "{\"process\":{},\"mounts\":[7]}",
                 "{\"process\":{},\"mounts\":[{\"destination\":\"relative\"}]}",
                 "{\"process\":{},\"mounts\":[{\"destination\":\"/x\",\"options\":[\"bind\"]}]}",
+                "{\"process\":{},\"mounts\":[{\"destination\":\"/x\",\"type\":\"ext4\"}]}",
+                "{\"process\":{},\"mounts\":[{\"destination\":\"/x\",\"type\":\"overlay\"}]}",
+                "{\"process\":{},\"mounts\":[{\"destination\":\"/x\",\"type\":\"9p\"}]}",
+                "{\"process\":{},\"mounts\":[{\"destination\":\"/x\"}]}",
+                "{\"process\":{},\"linux\":{\"namespaces\":\"x\"}}",
+                "{\"process\":{},\"linux\":{\"namespaces\":{\"type\":\"pid\"}}}",
+                "{\"process\":{},\"linux\":{\"namespaces\":[7]}}",
+                "{\"process\":{},\"linux\":{\"namespaces\":[{\"type\":\"pids\"}]}}",
         };
 
         for (size_t i = 0; i < ELEMENTS(bad); i++) {
@@ -292,6 +300,44 @@ static void test_what_is_refused(void **state) {
                 assert_null(c.text);
                 assert_int_equal(c.n_files, 0);
         }
+}
+
+/* What would let it see more of the guest than is its own, or what the guest's kernel has not got.
+ */
+static void test_what_is_left_out(void **state) {
+        static const char config[] =
+                "{\"process\":{},\"mounts\":[{\"destination\":\"/dev/shm//\",\"type\":\"bind\","
+                "\"source\":\"/run/shm\"},{\"destination\":\"/f\",\"type\":\"bind\",\"source\":\"/"
+                "f\",\"uidMappings\":[{\"containerID\":0}],\"gidMappings\":[]}],"
+                "\"linux\":{\"seccomp\":{\"listenerPath\":\"/s\",\"listenerMetadata\":\"m\","
+                "\"defaultAction\":\"SCMP_ACT_ALLOW\"},"
+                "\"resources\":{\"memory\":{\"limit\":5,\"swappiness\":1,\"kernel\":2,"
+                "\"kernelTCP\":3,"
+                "\"disableOOMKiller\":true},\"cpu\":{\"shares\":7,\"realtimeRuntime\":1,"
+                "\"realtimePeriod\":2}}}}";
+        _cleanup_(oci_config_done) oci_config c;
+        json_t *json = translated(config, &c), *l = json_object_get(json, "linux"), *item;
+        json_t *resources = json_object_get(l, "resources");
+        size_t i, n_pid = 0, n_mount = 0;
+
+        assert_int_equal(c.n_files, 1);
+        item = json_array_get(json_object_get(json, "mounts"), 0);
+        assert_string_equal(json_string_value(json_object_get(item, "type")), "tmpfs");
+        item = json_array_get(json_object_get(json, "mounts"), 1);
+        assert_null(json_object_get(item, "uidMappings"));
+        assert_null(json_object_get(item, "gidMappings"));
+        assert_int_equal(json_object_size(json_object_get(l, "seccomp")), 1);
+        assert_int_equal(json_object_size(json_object_get(resources, "memory")), 1);
+        assert_int_equal(json_object_size(json_object_get(resources, "cpu")), 1);
+        json_array_foreach(json_object_get(l, "namespaces"), i, item) {
+                n_pid += strcmp(json_string_value(json_object_get(item, "type")), "pid") == 0;
+                n_mount += strcmp(json_string_value(json_object_get(item, "type")), "mount") == 0;
+        }
+        assert_int_equal(n_pid, 1);
+        assert_int_equal(n_mount, 1);
+        assert_true(has_note(&c, "listenerPath") && has_note(&c, "swappiness") &&
+                    has_note(&c, "realtimePeriod") && has_note(&c, "uidMappings"));
+        json_decref(json);
 }
 
 static void test_too_many_files(void **state) {
@@ -334,6 +380,7 @@ int main(void) {
                 cmocka_unit_test(test_a_container_of_ctr),
                 cmocka_unit_test(test_the_smallest),
                 cmocka_unit_test(test_what_is_refused),
+                cmocka_unit_test(test_what_is_left_out),
                 cmocka_unit_test(test_too_many_files),
                 cmocka_unit_test(test_a_process),
                 cmocka_unit_test(test_an_annotation),
