@@ -26,7 +26,7 @@ static void *extend(rtnl_request *m, size_t n) {
                 return NULL;
         }
         m->header.nlmsg_len += (uint32_t)padded;
-        return m->bytes + at;
+        return (uint8_t *)m + at; /* of all of it: gcc takes m->bytes for the header here */
 }
 
 void rtnl_begin(rtnl_request *m, uint16_t type, uint16_t flags, const void *body, size_t n) {
@@ -41,16 +41,16 @@ void rtnl_begin(rtnl_request *m, uint16_t type, uint16_t flags, const void *body
 }
 
 void rtnl_put(rtnl_request *m, uint16_t type, const void *data, size_t n) {
-        struct rtattr *a = n > RTNL_SIZE ? NULL : extend(m, RTA_LENGTH(n));
+        const struct rtattr head = { .rta_len = (uint16_t)RTA_LENGTH(n), .rta_type = type };
+        uint8_t *room = n > RTNL_SIZE ? NULL : extend(m, RTA_LENGTH(n));
 
-        if (!a) {
+        if (!room) {
                 m->overflow = true;
                 return;
         }
-        a->rta_type = type;
-        a->rta_len = (uint16_t)RTA_LENGTH(n);
+        memcpy(room, &head, sizeof(head));
         if (n > 0)
-                memcpy(RTA_DATA(a), data, n);
+                memcpy(room + RTA_LENGTH(0), data, n);
 }
 
 void rtnl_put_u32(rtnl_request *m, uint16_t type, uint32_t value) {
