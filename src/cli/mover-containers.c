@@ -91,7 +91,7 @@ static int bring_image(mover *m, const Ferry__State__V1__Vm *vm, const json_t *d
         if (!digest)
                 return 0;
         hex_encode(file->sha256.data, DIGEST_SIZE, digest);
-        r = m->to->operations->take_image(m->to, path, digest, reterr);
+        r = m->to->operations->take_image(m->to, m->name, path, digest, reterr);
         if (r < 0)
                 free(digest);
         else
@@ -126,7 +126,7 @@ void mover_drop_images(mover *m) {
         while (m->n_images > 0) {
                 char *digest = m->images[--m->n_images];
 
-                m->to->operations->drop_image(m->to, digest);
+                m->to->operations->drop_image(m->to, m->name, digest);
                 free(digest);
         }
 }

@@ -4,7 +4,6 @@
 
 #include "cli/peer.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <string.h>
@@ -22,6 +21,7 @@
 #include "cli/sandbox.h"
 #include "cli/socket-pass.h"
 #include "cli/target-check.h"
+#include "migration/sandbox-images.h"
 
 #define CONNECT_TIMEOUT (10 * USEC_PER_SEC)
 #define CLEARED_TIMEOUT (10 * USEC_PER_SEC)
@@ -155,17 +155,11 @@ static void forward(peer *p, const char *name, const peer *other) {
         pair_forward(host_of(p)->root, name, other->root);
 }
 
-/* Links of the sandbox's own: sandbox_adopt_images(). */
 static void remove_images(peer *p, const char *name) {
-        DIR *folder = opendir(host_of(p)->cache_dir);
-        size_t n = strlen(name);
-        struct dirent *entry;
+        _cleanup_(freep) char *state_dir = NULL;
 
-        while (folder && (entry = readdir(folder)))
-                if (strncmp(entry->d_name, name, n) == 0 && entry->d_name[n] == '-')
-                        (void)unlinkat(dirfd(folder), entry->d_name, 0);
-        if (folder)
-                closedir(folder);
+        if (sandbox_path(host_of(p)->root, name, NULL, &state_dir, NULL) == 0)
+                sandbox_remove_images(host_of(p)->cache_dir, state_dir);
 }
 
 static int clear(peer *p, rpc_group *group, const char *name, ferry_error *reterr) {
@@ -192,11 +186,12 @@ static int wait_cleared(peer *p, rpc_group *group, const char *name, ferry_error
 
 /* ---- images ---- */
 
-static char *image_path(peer *p, const char *digest) {
-        char *path;
+static char *image_path(peer *p, const char *name, const char *digest) {
+        _cleanup_(freep) char *state_dir = NULL;
 
-        return asprintf(&path, "%s/content-%s.erofs", host_of(p)->cache_dir, digest) < 0 ? NULL
-                                                                                         : path;
+        return sandbox_path(host_of(p)->root, name, NULL, &state_dir, NULL) == 0
+                       ? sandbox_copy_path(host_of(p)->cache_dir, state_dir, digest)
+                       : NULL;
 }
 
 static int copy_image(const char *from, const char *to) {
@@ -218,8 +213,9 @@ static int copy_image(const char *from, const char *to) {
         return (int)n;
 }
 
-static int take_image(peer *p, const char *path, const char *digest, ferry_error *reterr) {
-        _cleanup_(freep) char *to = image_path(p, digest);
+static int take_image(peer *p, const char *name, const char *path, const char *digest,
+                      ferry_error *reterr) {
+        _cleanup_(freep) char *to = image_path(p, name, digest);
         int r = 0;
 
         if (!to)
@@ -235,8 +231,8 @@ static int take_image(peer *p, const char *path, const char *digest, ferry_error
                      : 0;
 }
 
-static void drop_image(peer *p, const char *digest) {
-        _cleanup_(freep) char *path = image_path(p, digest);
+static void drop_image(peer *p, const char *name, const char *digest) {
+        _cleanup_(freep) char *path = image_path(p, name, digest);
 
         if (path)
                 (void)unlink(path);

@@ -49,10 +49,11 @@ typedef struct peer_operations {
         /* The same, for one whose containers were removed: containerd ends the shim, and removes
          * what it leaves. */
         int (*wait_cleared)(peer *p, rpc_group *group, const char *name, ferry_error *reterr);
-        /* A container's root, `path` on the machine that we run on, is put where a shim here finds
-         * it by its SHA-256 (hexadecimal); and away again. */
-        int (*take_image)(peer *p, const char *path, const char *digest, ferry_error *reterr);
-        void (*drop_image)(peer *p, const char *digest);
+        /* A container's root, `path` on the machine that we run on, is put where the sandbox's shim
+         * here finds it by its SHA-256 (hexadecimal); and away again. */
+        int (*take_image)(peer *p, const char *name, const char *path, const char *digest,
+                          ferry_error *reterr);
+        void (*drop_image)(peer *p, const char *name, const char *digest);
         peer *(*free)(peer *p);
 } peer_operations;
 

@@ -138,20 +138,6 @@ int sandbox_release_vm(sandbox *sb, sandbox_done done, void *userdata);
 void sandbox_await_network(sandbox *sb);
 void sandbox_changed(sandbox *sb);
 
-/* ---- sandbox-images.c ---- */
-
-/* Before an import: the packed disks in it get names of this sandbox's own in the image folder, and
- * the configuration says those. What is not found there or where it was at the source stays as it
- * is said, for the check to complain of. */
-/* In the image folder: a copy that a caller has put there, by its SHA-256 in hexadecimal. */
-#define SANDBOX_COPY_FORMAT "content-%s.erofs"
-
-void sandbox_adopt_images(sandbox *sb, migration_state *state);
-/* Whether its file is this sandbox's own, to be removed with the disk. */
-bool sandbox_owns_image(const sandbox *sb, const vm_config_disk *disk);
-/* The import came to nothing. */
-void sandbox_drop_images(sandbox *sb, const vm_config *config);
-
 /* ---- for sandbox-disks.c and sandbox-images.c ---- */
 
 const char *sandbox_image_folder(const sandbox *sb); /* NULL: none */

@@ -2,6 +2,7 @@
 /* Import: the state is checked against itself and against this host, then all of it is taken, or
  * nothing. What this host's QEMU can do is asked for meanwhile; until that is known no session is
  * open. */
+#include "migration/sandbox-images.h"
 #include "migration/session-internal.h"
 
 static int check_place(const session *s, ferry_error *reterr) {

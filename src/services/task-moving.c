@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "migration/sandbox-images.h"
 #include "migration/session.h"
 #include "services/carried.h"
 #include "services/task-internal.h"

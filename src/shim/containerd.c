@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "google/protobuf/timestamp.pb-c.h"
 #include "migration/journal.h"
+#include "migration/sandbox-images.h"
 #include "migration/sandbox.h"
 #include "oci/oci.h"
 #include "shim/containerd-config.h"
@@ -431,19 +432,6 @@ static void remove_place(const request *q, int folder) {
         (void)rmdir(q->state_dir);
 }
 
-/* Of a sandbox that came from another host: links of its own. */
-static void remove_images(const request *q) {
-        DIR *d = opendir(q->config->cache_dir);
-        size_t n = strlen(q->sandbox);
-        struct dirent *entry;
-
-        while (d && (entry = readdir(d)))
-                if (strncmp(entry->d_name, q->sandbox, n) == 0 && entry->d_name[n] == '-')
-                        (void)unlinkat(dirfd(d), entry->d_name, 0);
-        if (d)
-                closedir(d);
-}
-
 static void clear_away(const request *q) {
         _cleanup_(closep) int folder =
                 open(q->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -469,7 +457,7 @@ static void clear_away(const request *q) {
                 return;
         }
         kill_vm(folder);
-        remove_images(q);
+        sandbox_remove_images(q->config->cache_dir, q->state_dir);
         nic_clear(folder);
         remove_place(q, folder);
 }

@@ -118,6 +118,7 @@ class Host:
         self.guest = guest or os.path.join(self.folder, "guest")
         self.has_guest = guest is not None
         self.netns = netns
+        self.roots = os.path.join(self.folder, "roots")
         self.config, self.namespace = CONFIG, "default"  # containerd's
         self.process = None
         self.environment = {
@@ -132,6 +133,12 @@ class Host:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return path
+
+    def configure(self, roots):
+        """The shims that begin from now on pack into `roots`."""
+        self.roots = roots
+        self.write("ferry.json", json.dumps({"image": self.guest, "root": self.root,
+                                             "cache_dir": roots, "accelerator": "tcg"}))
 
     def build_guest(self):
         built = subprocess.run([self.ferry, "image", "build", "--containers", "--output", self.guest],
@@ -159,9 +166,7 @@ class Host:
         if not self.has_guest:
             self.build_guest()
         self.write("config.toml", self.config.format(folder=self.folder, socket=self.socket))
-        self.write("ferry.json", json.dumps({
-            "image": self.guest, "root": self.root, "cache_dir": os.path.join(self.folder, "roots"),
-            "accelerator": "tcg"}))
+        self.configure(self.roots)
         self.start()
         image = os.path.join(self.folder, "image.tar")
         write_image(image)

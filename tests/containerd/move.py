@@ -5,6 +5,7 @@
 usage: move.py FERRY SHIM [FETCH FOLDER SUITE]
 """
 import hashlib
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import sys
 
 import host
 import network
-from pair import Pair, Watched, ferry, move
+from pair import Pair, Watched, ferry, introduce, move
 
 FOREVER = "while :; do sleep 0.1; done"
 COUNT = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
@@ -26,7 +27,7 @@ def is_clean(place):
 
 def wait_clean(place):
     host.wait_for("nothing left", lambda: is_clean(place))
-    left = [name for name in os.listdir(os.path.join(place.folder, "roots"))
+    left = [name for name in os.listdir(place.roots)
             if not re.fullmatch("[0-9a-f]{64}[.]erofs|[.]lock", name)]
     assert not left, left
 
@@ -148,6 +149,33 @@ def test_twenty_hops(here, there):
     here.ctr("task", "delete", "d1")
     here.must("container", "delete", "d1")
     wait_clean(here)
+
+
+def disks(place):
+    for name in place.sandboxes():
+        with open(os.path.join(place.root, name, "config.json"), encoding="utf-8") as file:
+            yield from (disk["path"] for disk in json.load(file)["disks"])
+
+
+def test_hosts_with_one_folder_of_roots(here, there):
+    """Each has links of its own in it: what the one removes is not the other's."""
+    own = there.roots
+    there.configure(here.roots)
+    introduce(there, "b", "10.9.0.2")
+    for name in "e1", "e1-2":
+        host.start(here, name, FOREVER)
+    for source, target in ((here, there), (there, here)) * 2:
+        move(source, target, "e1")
+        left = 1 if source is here else 0
+        host.wait_for("the source's end", lambda: len(source.sandboxes()) == left)
+        for place in here, there:
+            missing = [path for path in disks(place) if not os.path.exists(path)]
+            assert not missing, missing
+    for name in "e1", "e1-2":
+        host.remove(here, name)
+    wait_clean(here)
+    there.configure(own)
+    introduce(there, "b", "10.9.0.2")
 
 
 def test_a_pod_there_and_back(here, there):

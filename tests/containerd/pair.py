@@ -44,8 +44,7 @@ def ferry(place, *words, check=True):
 
 def introduce(place, name, address):
     ferry(place, "--root", place.root, "host", "set", "--name", name, "--netns", place.netns,
-          "--address", address, "--containerd", place.socket, "--cache-dir",
-          os.path.join(place.folder, "roots"))
+          "--address", address, "--containerd", place.socket, "--cache-dir", place.roots)
 
 
 def move(here, there, name, *options):
