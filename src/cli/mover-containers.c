@@ -7,13 +7,11 @@
 #include "base/digest.h"
 #include "cli/ctr.h"
 #include "cli/end.h"
+#include "services/annotations.h"
 #include "state.pb-c.h"
 
 #define OTHERS_USEC (500 * USEC_PER_MSEC)
 #define OTHERS_STEP (20 * USEC_PER_MSEC)
-
-#define SANDBOX_ANNOTATION "io.ferry.sandbox-id"
-#define SOURCE_ANNOTATION  "io.microsoft.migration.source-container-id"
 
 static size_t n_containers(const mover *m) {
         return m->containers ? m->containers->n_containers : 0;
@@ -143,9 +141,9 @@ static int make_spec(const mover *m, const char *id, json_t *spec) {
                 r = json_object_set_new(spec, "annotations", annotations);
         }
         if (r == 0)
-                r = json_object_set_new(annotations, SANDBOX_ANNOTATION, json_string(m->name));
+                r = json_object_set_new(annotations, ANNOTATION_SANDBOX, json_string(m->name));
         if (r == 0)
-                r = json_object_set_new(annotations, SOURCE_ANNOTATION, json_string(id));
+                r = json_object_set_new(annotations, ANNOTATION_SOURCE, json_string(id));
         return r < 0 ? -ENOMEM : 0;
 }
 

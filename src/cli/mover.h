@@ -20,8 +20,7 @@
 
 #define SESSION_ID_SIZE 37U
 
-#define MOVER_IMAGES_MAX     32U
-#define MOVER_CONTAINERS_MAX 64U
+#define MOVER_CONTAINERS_MAX 32U
 
 typedef enum mover_place {
         MOVER_UNDECIDED,
@@ -60,7 +59,7 @@ typedef struct mover {
                                 said */
         json_t *infos[MOVER_CONTAINERS_MAX]; /* what the source's containerd keeps of them */
         size_t n_created;                    /* of them, the last ones, at the destination */
-        char *images[MOVER_IMAGES_MAX];      /* brought there: SHA-256, hexadecimal */
+        char *images[MOVER_CONTAINERS_MAX];  /* brought there: SHA-256, hexadecimal */
         size_t n_images;
         const struct outcome_files *files; /* what is to be written at the end; NULL: nothing */
         bool milestone;

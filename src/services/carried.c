@@ -34,6 +34,8 @@ static bool processes_are_valid(const container_message *m) {
         char prefix[CARRIED_GUEST_ID_SIZE];
         size_t n_first = 0;
 
+        if (m->n_processes > CARRIED_EXECS_MAX + 1)
+                return false;
         snprintf(prefix, sizeof(prefix), "%.14s.e", m->guest_id);
         for (size_t i = 0; i < m->n_processes; i++) {
                 const process_message *p = m->processes[i];
@@ -50,7 +52,7 @@ static bool processes_are_valid(const container_message *m) {
                             strcmp(m->processes[k]->guest_id, p->guest_id) == 0)
                                 return false;
         }
-        return n_first == 1 && m->n_processes <= CARRIED_EXECS_MAX + 1;
+        return n_first == 1;
 }
 
 static bool disk_is_valid(const container_message *m, const vm_config *config) {

@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "services/reply.h"
 
+#include "base/clock.h"
 #include "base/log.h"
+
+void timestamp_fill(Google__Protobuf__Timestamp *t, uint64_t usec) {
+        google__protobuf__timestamp__init(t);
+        t->seconds = (int64_t)(usec / USEC_PER_SEC);
+        t->nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
+}
 
 void call_fail(ttrpc_call *call, int r, const ferry_error *error) {
         ferry_code code = error && error->code != FERRY_OK ? error->code : ferry_code_from_errno(r);

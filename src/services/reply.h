@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* A ttrpc call that waits for the layer below. */
+/* What services answer with, and a ttrpc call that waits for the layer below. */
 
 #include "base/error.h"
+#include "google/protobuf/timestamp.pb-c.h"
 #include "migration/session.h"
 #include "ttrpc/ttrpc.h"
 
@@ -20,5 +21,8 @@ waiting_call *waiting_call_free(waiting_call *w);
 
 /* A session_reply that answers with an empty message. */
 void waiting_call_reply_empty(int r, const ferry_error *error, void *userdata);
+
+/* Of the wall clock. */
+void timestamp_fill(Google__Protobuf__Timestamp *t, uint64_t usec);
 
 void call_fail(ttrpc_call *call, int r, const ferry_error *error);

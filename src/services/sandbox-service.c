@@ -40,12 +40,6 @@ struct sandbox_service {
         size_t n_waiters;
 };
 
-static void fill_time(Google__Protobuf__Timestamp *t, uint64_t usec) {
-        google__protobuf__timestamp__init(t);
-        t->seconds = (int64_t)(usec / USEC_PER_SEC);
-        t->nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
-}
-
 /* false: the call is answered. */
 static bool is_ours(const sandbox_service *s, ttrpc_call *call, const char *id) {
         if (s->state != POD_NONE && strcmp(s->id, id) == 0)
@@ -92,7 +86,7 @@ static void started(sandbox_service *s) {
 
         s->state = POD_READY;
         s->created_at_usec = wall_usec();
-        fill_time(&at, s->created_at_usec);
+        timestamp_fill(&at, s->created_at_usec);
         m.pid = task_host_pid(s->tasks);
         m.created_at = &at;
         (void)containerd_runtime_sandbox_v1_sandbox_start_sandbox_reply(s->starting, &m);
@@ -177,8 +171,8 @@ static void on_status(ttrpc_call *call,
         m.sandbox_id = s->id;
         m.pid = s->state == POD_READY ? task_host_pid(s->tasks) : 0;
         m.state = (char *)(s->state == POD_READY ? "SANDBOX_READY" : "SANDBOX_NOTREADY");
-        fill_time(&created, s->created_at_usec);
-        fill_time(&exited, s->exited_at_usec);
+        timestamp_fill(&created, s->created_at_usec);
+        timestamp_fill(&exited, s->exited_at_usec);
         m.created_at = &created;
         m.exited_at = s->state == POD_ENDED ? &exited : NULL;
         (void)containerd_runtime_sandbox_v1_sandbox_sandbox_status_reply(call, &m);
@@ -197,7 +191,7 @@ static void say_end(const sandbox_service *s, ttrpc_call *call) {
                 CONTAINERD__RUNTIME__SANDBOX__V1__WAIT_SANDBOX_RESPONSE__INIT;
         Google__Protobuf__Timestamp at;
 
-        fill_time(&at, s->exited_at_usec);
+        timestamp_fill(&at, s->exited_at_usec);
         m.exit_status = KILLED;
         m.exited_at = &at;
         (void)containerd_runtime_sandbox_v1_sandbox_wait_sandbox_reply(call, &m);
@@ -313,7 +307,7 @@ static int on_look(sd_event_source *source, void *userdata) {
                                         "the sandbox's VM has ended");
                         start_failed(s, -ESRCH, &error);
                 }
-                if (s->state == POD_READY)
+                if (s->state == POD_READY || s->stopping)
                         ended(s);
         }
         return 0;

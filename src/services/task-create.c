@@ -339,18 +339,14 @@ static int read_file(creation *c, size_t i, ferry_error *reterr) {
 }
 
 static int read_bundle(creation *c, const char *bundle, ferry_error *reterr) {
-        _cleanup_(freep) char *path = NULL, *text = NULL;
+        _cleanup_(freep) char *text = NULL;
         char root[128], cgroup[64], files[128];
         size_t n;
         int r;
 
-        if (asprintf(&path, "%s/config.json", bundle) < 0) {
-                path = NULL;
-                return ferry_error_set_errno(reterr, -ENOMEM, "bundle");
-        }
-        r = file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &n);
+        r = bundle_read(bundle, &text, &n, reterr);
         if (r < 0)
-                return ferry_error_set_errno(reterr, r, "%s", path);
+                return r;
         snprintf(root, sizeof(root), GUEST_CONTAINER_ROOT_FORMAT, c->task->guest_id);
         snprintf(cgroup, sizeof(cgroup), GUEST_CONTAINER_CGROUP_FORMAT, c->task->guest_id);
         snprintf(files, sizeof(files), GUEST_CONTAINER_FILES_FORMAT, c->task->guest_id);
@@ -376,16 +372,12 @@ static int check_stdio(const Containerd__Task__V2__CreateTaskRequest *q, ferry_e
 
 /* NULL: there is none; a bundle that cannot be read is complained of later. */
 static char *read_annotation(const char *bundle) {
-        _cleanup_(freep) char *path = NULL, *text = NULL;
+        _cleanup_(freep) char *text = NULL;
         size_t n;
 
-        if (asprintf(&path, "%s/config.json", bundle) < 0) {
-                path = NULL;
-                return NULL;
-        }
-        return file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &n) < 0
+        return bundle_read(bundle, &text, &n, NULL) < 0
                        ? NULL
-                       : oci_annotation(text, n, TASK_SOURCE_ANNOTATION);
+                       : oci_annotation(text, n, ANNOTATION_SOURCE);
 }
 
 void task_create(task_service *s, ttrpc_call *call,

@@ -7,6 +7,8 @@
 #include "guestlink/containers.h"
 #include "oci/oci.h"
 #include "rootfs/rootfs.h"
+#include "services/annotations.h"
+#include "services/bundle.h"
 #include "services/reply.h"
 #include "services/task-events.h"
 #include "services/task-network.h"
@@ -16,8 +18,6 @@
 #define TASK_EXECS_MAX CARRIED_EXECS_MAX
 #define GUEST_ID_SIZE  CARRIED_GUEST_ID_SIZE
 #define EXIT_LOST      255U
-
-#define TASK_SOURCE_ANNOTATION "io.microsoft.migration.source-container-id"
 
 typedef struct task task;
 typedef struct task_process task_process;
@@ -38,7 +38,6 @@ struct task_process {
         bool busy;      /* being started or deleted */
         bool unclaimed; /* came with the sandbox; nobody here has asked for it by its id yet */
         bool arriving;  /* came with the sandbox; the guest's streams are not ours yet */
-        bool begun;     /* of one that is arriving: Start was asked for */
         Containerd__Task__V2__Status arrived_status; /* what it was at the source */
         bool close_in;                               /* asked for before it could be done */
         uint32_t pid, exit_status;

@@ -54,10 +54,6 @@ static int describe_process(const task_process *p, process_message **ret) {
                 return -ENOMEM;
         m->terminal = p->terminal;
         m->status = status_to_wire(real_status(p));
-        if (p->status == S(STOPPED)) {
-                m->exit_status = p->exit_status;
-                m->exited_at_usec = p->exited_at_usec;
-        }
         return 0;
 }
 
@@ -243,7 +239,7 @@ static int check_prepare(void *userdata, ferry_error *reterr) {
         return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                "container %s is not created here yet (Create with the annotation "
                                "%s)",
-                               s->unclaimed->id, TASK_SOURCE_ANNOTATION);
+                               s->unclaimed->id, ANNOTATION_SOURCE);
 }
 
 const sandbox_guest task_moving = { .check_export = check_export,
@@ -260,8 +256,9 @@ static task **find_unclaimed(task_service *s, const char *id) {
         return NULL;
 }
 
-static int check_claim(task_service *s, const Containerd__Task__V2__CreateTaskRequest *q,
-                       const char *source_id, ferry_error *reterr) {
+/* *ret: where it is linked. */
+static int find_claimed(task_service *s, const Containerd__Task__V2__CreateTaskRequest *q,
+                        const char *source_id, task ***ret, ferry_error *reterr) {
         session_status status;
         task **at;
 
@@ -270,7 +267,7 @@ static int check_claim(task_service *s, const Containerd__Task__V2__CreateTaskRe
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
                                        "%s: only between ImportSandbox and PrepareSandbox (the "
                                        "session is %s)",
-                                       TASK_SOURCE_ANNOTATION, mig_state_get(status.state)->wire);
+                                       ANNOTATION_SOURCE, mig_state_get(status.state)->wire);
         at = find_unclaimed(s, source_id);
         if (!at)
                 return ferry_error_set(
@@ -282,6 +279,7 @@ static int check_claim(task_service *s, const Containerd__Task__V2__CreateTaskRe
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "container %.80s has %s terminal at the source", source_id,
                                        q->terminal ? "no" : "a");
+        *ret = at;
         return 0;
 }
 
@@ -310,17 +308,16 @@ void task_claim(task_service *s, ttrpc_call *call, const Containerd__Task__V2__C
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         const char *const stdio[3] = { q->stdin, q->stdout, q->stderr };
         task_process *p;
-        task **at, *t;
+        task **at = NULL, *t;
         int r;
 
-        r = check_claim(s, q, source_id, &error);
+        r = find_claimed(s, q, source_id, &at, &error);
         if (r == 0)
                 r = task_network_expect(s->network, q->bundle, &error);
         if (r < 0) {
                 call_fail(call, r, &error);
                 return;
         }
-        at = find_unclaimed(s, source_id);
         t = *at;
         p = task_first(t);
         r = set_stdio(p, stdio);
@@ -408,17 +405,21 @@ static void take_up(task_process *p) {
 }
 
 void task_begin_arrived(task_process *p) {
-        p->begun = true;
         p->status = p->arrived_status == S(PAUSED) ? S(PAUSED) : S(RUNNING);
         p->pid = task_host_pid(p->task->service);
         if (runs_here(p->task->service))
                 take_up(p);
 }
 
+/* Start was asked for, of one that is arriving. */
+static bool has_begun(const task_process *p) {
+        return p->status == S(RUNNING) || p->status == S(PAUSED);
+}
+
 static void take_up_all(task_service *s) {
         for (task *t = s->tasks; t; t = t->next)
                 for (task_process *p = t->processes; p; p = p->next)
-                        if (p->arriving && p->begun)
+                        if (p->arriving && has_begun(p))
                                 take_up(p);
 }
 
@@ -433,24 +434,23 @@ static void end_all(task_service *s, bool moved) {
                         }
 }
 
-static bool vm_is_gone(const task_service *s, const session_status *status) {
-        if (task_vm_lives(s))
-                return false;
-        return status->state != MIG_D_IMPORTED && status->state != MIG_D_PREPARING;
-}
-
-void task_look(task_service *s) {
+static void look_without_vm(task_service *s) {
         session_status status;
 
         session_get_status(sandbox_session(s->sb), &status);
+        if (status.state == MIG_D_IMPORTED || status.state == MIG_D_PREPARING)
+                return;
+        task_network_leave(s->network);
+        end_all(s, status.owner == MIG_OWNER_THERE);
+        let_go(s, true);
+}
+
+void task_look(task_service *s) {
         task_network_look(s->network, runs_here(s));
         if (runs_here(s))
                 take_up_all(s);
-        else if (vm_is_gone(s, &status)) {
-                task_network_leave(s->network);
-                end_all(s, status.owner == MIG_OWNER_THERE);
-                let_go(s, true);
-        }
+        else if (!task_vm_lives(s))
+                look_without_vm(s);
         if (s->shutdown_wanted && s->n_tasks == 0 && !session_is_open(sandbox_session(s->sb)))
                 s->on_shutdown(s->userdata);
 }

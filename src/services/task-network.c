@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "guestlink/network.h"
 #include "oci/oci.h"
+#include "services/bundle.h"
 
 #define PATH_MAX_  4095U
 #define OWN_FORMAT "/proc/%d/ns/net"
@@ -323,17 +324,13 @@ int task_network_join_late(task_network *n, sandbox_done done, void *userdata,
 /* ---- of a guest that comes from elsewhere ---- */
 
 static int read_network(const char *bundle, char **ret, ferry_error *reterr) {
-        _cleanup_(freep) char *path = NULL, *text = NULL;
+        _cleanup_(freep) char *text = NULL;
         size_t size;
         int r;
 
-        if (asprintf(&path, "%s/config.json", bundle) < 0) {
-                path = NULL;
-                return ferry_error_set_errno(reterr, -ENOMEM, "bundle");
-        }
-        r = file_read(AT_FDCWD, path, OCI_TEXT_MAX, &text, &size);
+        r = bundle_read(bundle, &text, &size, reterr);
         if (r < 0)
-                return ferry_error_set_errno(reterr, r, "%s", path);
+                return r;
         *ret = oci_network(text, size);
         return 0;
 }
@@ -400,6 +397,9 @@ void task_network_look(task_network *n, bool runs_here) {
 
         if (n->expected_fd < 0 || !vm || !vm_get_tap(vm))
                 return;
+        /* one look is enough before, and none is for the blackout */
+        if (!runs_here && (n->namespace_fd >= 0 || n->n_tries > 0))
+                return;
         r = nic_look(n->expected_fd, &network, &error);
         if (r == 0 && n->namespace_fd < 0) {
                 int fd = fcntl(n->expected_fd, F_DUPFD_CLOEXEC, 3);
@@ -407,8 +407,10 @@ void task_network_look(task_network *n, bool runs_here) {
                 r = fd < 0 ? ferry_error_set_errno(&error, -errno, "network namespace")
                            : enter(n, fd, n->expected_path, &network, &error);
         }
-        if (!runs_here)
+        if (!runs_here) {
+                n->n_tries++;
                 return;
+        }
         if (r < 0) {
                 try_again(n, &error);
                 return;

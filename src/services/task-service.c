@@ -91,17 +91,11 @@ bool task_may_change(task_service *s, ttrpc_call *call) {
 
 /* ---- ends ---- */
 
-static void fill_time(Google__Protobuf__Timestamp *t, uint64_t usec) {
-        google__protobuf__timestamp__init(t);
-        t->seconds = (int64_t)(usec / USEC_PER_SEC);
-        t->nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
-}
-
 static void say_end(ttrpc_call *call, const task_process *p) {
         Containerd__Task__V2__WaitResponse m = CONTAINERD__TASK__V2__WAIT_RESPONSE__INIT;
         Google__Protobuf__Timestamp at;
 
-        fill_time(&at, p->exited_at_usec);
+        timestamp_fill(&at, p->exited_at_usec);
         m.exit_status = p->exit_status;
         m.exited_at = &at;
         (void)containerd_task_v2_task_wait_reply(call, &m);
@@ -216,7 +210,7 @@ static void on_state(ttrpc_call *call, const Containerd__Task__V2__StateRequest 
 
         if (!p)
                 return;
-        fill_time(&at, p->exited_at_usec);
+        timestamp_fill(&at, p->exited_at_usec);
         m.id = p->task->id;
         m.bundle = p->task->bundle;
         m.pid = p->pid;
@@ -746,7 +740,7 @@ static void reply_deleted(ttrpc_call *call, const task_process *p) {
         Containerd__Task__V2__DeleteResponse m = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
         Google__Protobuf__Timestamp at;
 
-        fill_time(&at, p->exited_at_usec);
+        timestamp_fill(&at, p->exited_at_usec);
         m.pid = p->pid;
         m.exit_status = p->exit_status;
         m.exited_at = &at;

@@ -52,12 +52,6 @@ static const char *name_of(const task_process *p) {
         return p->exec_id[0] ? p->exec_id : p->task->id;
 }
 
-static void fill_time(Google__Protobuf__Timestamp *t, uint64_t usec) {
-        google__protobuf__timestamp__init(t);
-        t->seconds = (int64_t)(usec / USEC_PER_SEC);
-        t->nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
-}
-
 void task_tell_exit(const task_process *p, bool oom_killed) {
         Containerd__Events__TaskExit m = CONTAINERD__EVENTS__TASK_EXIT__INIT;
         Containerd__Events__TaskOOM oom = CONTAINERD__EVENTS__TASK_OOM__INIT;
@@ -67,7 +61,7 @@ void task_tell_exit(const task_process *p, bool oom_killed) {
                 oom.container_id = p->task->id;
                 TELL(p->task->service, "/tasks/oom", "TaskOOM", oom);
         }
-        fill_time(&at, p->exited_at_usec);
+        timestamp_fill(&at, p->exited_at_usec);
         m.container_id = p->task->id;
         m.id = (char *)name_of(p);
         m.pid = p->pid;
@@ -82,7 +76,7 @@ void task_tell_delete(const task_process *p) {
 
         if (p->exec_id[0])
                 return;
-        fill_time(&at, p->exited_at_usec);
+        timestamp_fill(&at, p->exited_at_usec);
         m.container_id = p->task->id;
         m.id = p->task->id;
         m.pid = p->pid;

@@ -21,6 +21,8 @@
 #include "migration/sandbox-images.h"
 #include "migration/sandbox.h"
 #include "oci/oci.h"
+#include "services/annotations.h"
+#include "services/bundle.h"
 #include "shim/containerd-config.h"
 #include "task.pb-c.h"
 #include "vm/nic.h"
@@ -36,11 +38,6 @@
 #define END_STEP   (10 * USEC_PER_MSEC)
 #define KILLED     (128U + SIGKILL)
 #define ARGV_MAX   32U
-
-/* The CRI plugin\'s, where the runtime groups containers (without the Sandbox API). */
-#define POD_ANNOTATION "io.kubernetes.cri.sandbox-id"
-/* Of a container that has come with a sandbox: which one. */
-#define SANDBOX_ANNOTATION "io.ferry.sandbox-id"
 
 typedef struct request {
         const char *namespace, *address, *id, *bundle;
@@ -125,10 +122,10 @@ static void read_annotations(request *q) {
         _cleanup_(freep) char *text = NULL;
         size_t n;
 
-        if (file_read(AT_FDCWD, "config.json", OCI_TEXT_MAX, &text, &n) < 0)
+        if (bundle_read(".", &text, &n, NULL) < 0)
                 return; /* a pod's own, which may have none */
-        q->came_with = oci_annotation(text, n, SANDBOX_ANNOTATION);
-        q->pod = oci_annotation(text, n, POD_ANNOTATION);
+        q->came_with = oci_annotation(text, n, ANNOTATION_SANDBOX);
+        q->pod = oci_annotation(text, n, ANNOTATION_POD);
         if (q->pod && strcmp(q->pod, q->id) == 0) {
                 free(q->pod);
                 q->pod = NULL;
@@ -158,7 +155,7 @@ static int find_place(request *q, ferry_error *reterr) {
         read_annotations(q);
         if (q->came_with && !sandbox_id_is_valid(q->came_with))
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                                       "annotation " SANDBOX_ANNOTATION ": \"%.60s\" is no "
+                                       "annotation " ANNOTATION_SANDBOX ": \"%.60s\" is no "
                                        "sandbox's id",
                                        q->came_with);
         if (q->came_with)
