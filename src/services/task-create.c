@@ -380,11 +380,12 @@ static char *read_annotation(const char *bundle) {
                        : oci_annotation(text, n, ANNOTATION_SOURCE);
 }
 
-void task_create(task_service *s, ttrpc_call *call,
-                 const Containerd__Task__V2__CreateTaskRequest *q) {
+void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequest *q,
+                    void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         const char *const stdio[3] = { q->stdin, q->stdout, q->stderr };
         _cleanup_(freep) char *source = NULL;
+        task_service *s = userdata;
         creation *c;
         int r;
 

@@ -109,10 +109,51 @@ bool task_vm_lives(const task_service *s);
 /* False: a migration is under way, and the call is answered. */
 bool task_may_change(task_service *s, ttrpc_call *call);
 
+/* ---- task-call.c ---- */
+
+/* What waits for the guest. */
+typedef struct task_call {
+        task_service *service;
+        ttrpc_call *call;   /* NULL: nobody's */
+        char *id, *exec_id; /* its process, which may have gone meanwhile */
+        bool flag;
+        sd_event_source *limit;
+} task_call;
+
+/* NULL: out of memory. */
+task_call *task_call_new(task_service *s, const char *id, const char *exec_id);
+/* NULL: the same, and the call was answered so. */
+task_call *task_call_hold(task_service *s, ttrpc_call *call, const char *id, const char *exec_id);
+void task_call_release(task_call *c);
+/* NULL: it was deleted meanwhile. */
+task_process *task_call_process(const task_call *c);
+/* The process that a call names; NULL: the call is answered. */
+task_process *task_named(task_service *s, ttrpc_call *call, const char *id, const char *exec_id);
+void call_refuse(ttrpc_call *call, ferry_code code, const char *what);
+void call_reply_empty(ttrpc_call *call);
+
+/* ---- the calls, where they are not of one file with the service ---- */
+
+void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequest *q,
+                    void *userdata);
+void task_on_start(ttrpc_call *call, const Containerd__Task__V2__StartRequest *q, void *userdata);
+void task_on_exec(ttrpc_call *call, const Containerd__Task__V2__ExecProcessRequest *q,
+                  void *userdata);
+void task_on_wait(ttrpc_call *call, const Containerd__Task__V2__WaitRequest *q, void *userdata);
+void task_on_kill(ttrpc_call *call, const Containerd__Task__V2__KillRequest *q, void *userdata);
+void task_on_resize(ttrpc_call *call, const Containerd__Task__V2__ResizePtyRequest *q,
+                    void *userdata);
+void task_on_close_io(ttrpc_call *call, const Containerd__Task__V2__CloseIORequest *q,
+                      void *userdata);
+void task_on_pause(ttrpc_call *call, const Containerd__Task__V2__PauseRequest *q, void *userdata);
+void task_on_resume(ttrpc_call *call, const Containerd__Task__V2__ResumeRequest *q, void *userdata);
+void task_on_update(ttrpc_call *call, const Containerd__Task__V2__UpdateTaskRequest *q,
+                    void *userdata);
+void task_on_stats(ttrpc_call *call, const Containerd__Task__V2__StatsRequest *q, void *userdata);
+void task_on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteRequest *q, void *userdata);
+
 /* ---- task-create.c ---- */
 
-void task_create(task_service *s, ttrpc_call *call,
-                 const Containerd__Task__V2__CreateTaskRequest *q);
 /* The service ends: what is under way ends without it. */
 void task_abandon_creations(task_service *s);
 /* What a container had besides its guest: its disk, its image. */
