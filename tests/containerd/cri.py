@@ -14,6 +14,7 @@ import sys
 try:
     import grpc
 except ImportError:
+    assert os.environ.get("CI") != "true", "python3-grpcio is not installed"
     print("1..0 # SKIP python3-grpcio is not installed")
     sys.exit(0)
 

@@ -14,10 +14,9 @@ import sys
 
 import host
 import network
-from pair import Pair, Watched, ferry, introduce, move
+from pair import COUNT, Pair, Watched, ferry, introduce, lines_of, move
 
 FOREVER = "while :; do sleep 0.1; done"
-COUNT = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
 
 
 def is_clean(place):
@@ -30,10 +29,6 @@ def wait_clean(place):
     left = [name for name in os.listdir(place.roots)
             if not re.fullmatch("[0-9a-f]{64}[.]erofs|[.]lock", name)]
     assert not left, left
-
-
-def lines_of(text):
-    return [int(number) for number in re.findall(r"line (\d+)\n", text)]
 
 
 def test_no_line_is_lost_or_repeated(here, there):
@@ -241,12 +236,18 @@ def test_a_name_that_is_taken(here, there):
         wait_clean(place)
 
 
-def test_cancelled_it_goes_on_here(here, there):
-    host.start(here, "c6", FOREVER)
-    mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", "c6", "--to", there.root,
+def move_slowly(here, there, name):
+    """A ferry migrate that is in its copy."""
+    mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", name, "--to", there.root,
                               "--bandwidth", "1M"], env=here.environment, text=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    host.wait_for("its task there", lambda: host.state(there, "c6") == "RUNNING")
+    host.wait_for("its task there", lambda: host.state(there, name) == "RUNNING")
+    return mover
+
+
+def test_cancelled_it_goes_on_here(here, there):
+    host.start(here, "c6", FOREVER)
+    mover = move_slowly(here, there, "c6")
     mover.send_signal(signal.SIGINT)
     _, errors = mover.communicate(timeout=host.LIMIT)
     assert mover.returncode == 130, errors
@@ -260,10 +261,7 @@ def test_cancelled_it_goes_on_here(here, there):
 
 def test_a_shim_there_that_is_killed(here, there):
     host.start(here, "c7", FOREVER)
-    mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", "c7", "--to", there.root,
-                              "--bandwidth", "1M"], env=here.environment, text=True,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    host.wait_for("its task there", lambda: host.state(there, "c7") == "RUNNING")
+    mover = move_slowly(here, there, "c7")
     sandbox, = there.sandboxes()
     with open(os.path.join(there.root, sandbox, "shim.lock"), encoding="utf-8") as file:
         os.kill(int(file.read()), signal.SIGKILL)

@@ -71,19 +71,6 @@ class Net:
         assert not left, left
 
 
-def ctr_run(place, name, *arguments, flags=()):
-    return place.ctr("run", "--rm", "--runtime", host.RUNTIME, *flags, host.IMAGE, name, *arguments)
-
-
-def remove(place, name):
-    place.ctr("task", "kill", "-s", "KILL", name)
-    host.wait_for("its end", lambda: any(
-        line.split()[0] == name and line.split()[2] == "STOPPED"
-        for line in place.must("task", "ls").out.splitlines()[1:]))
-    place.must("task", "delete", name)
-    place.must("container", "delete", name)
-
-
 def inside(place, name, script):
     inside.number = getattr(inside, "number", 0) + 1
     return place.must("task", "exec", "--exec-id", f"e{inside.number}", name, "sh", "-c", script).out
@@ -91,7 +78,7 @@ def inside(place, name, script):
 
 def test_the_identity_that_cni_gave(place):
     with Net(place.folder, f"fn{os.getpid()}a") as net:
-        result = ctr_run(place, "n1", "sh", "-c", "cd /sys/class/net/eth0; cat address mtu; "
+        result = host.run(place, "n1", "sh", "-c", "cd /sys/class/net/eth0; cat address mtu; "
                          "busybox ip -o addr show dev eth0; busybox ip route; busybox ip -6 route",
                          flags=net.flags())
         assert result.code == 0, result
@@ -113,7 +100,7 @@ def test_bytes_both_ways(place):
         inside(place, "n2", "echo from inside > /tmp/page; busybox httpd -p 8081 -h /tmp")
         assert net.get("10.88.0.23") == "from inside\n"
         assert net.get("fd00:88::23") == "from inside\n"
-        remove(place, "n2")
+        host.remove(place, "n2")
         host.wait_for("nothing left", lambda: not place.sandboxes())
         net.check_untouched()
 
@@ -131,15 +118,15 @@ def test_a_pod_shares_it(place):
         page = inside(place, "np2", GET.format("10.88.0.1", 8080))
         assert page == "from the other side\n", page
         pid = place.must("task", "ls").out.split()[4]
-        result = ctr_run(place, "np4", "cat", "/sys/class/net/eth0/address",  # as CRI's members name it
+        result = host.run(place, "np4", "cat", "/sys/class/net/eth0/address",  # as CRI's members name it
                          flags=(*label, "--with-ns", f"network:/proc/{pid}/ns/net"))
         assert result.out == MAC + "\n", result
-        result = ctr_run(place, "np3", "true", flags=(*label, *other.flags()))
+        result = host.run(place, "np3", "true", flags=(*label, *other.flags()))
         assert result.code != 0 and other.path in result.err and "in another" in result.err, result
         other.check_untouched()
         place.ctr("container", "delete", "np3")
-        remove(place, "np2")
-        remove(place, "np1")
+        host.remove(place, "np2")
+        host.remove(place, "np1")
         host.wait_for("nothing left", lambda: not place.sandboxes())
         net.check_untouched()
 
@@ -147,20 +134,20 @@ def test_a_pod_shares_it(place):
 def test_none(place):
     """Without a namespace, with an empty one, and where the path is none."""
     for number, flags in enumerate(((), ("--net-host",))):
-        result = ctr_run(place, f"n3{number}", "busybox", "ip", "-o", "addr", flags=flags)
+        result = host.run(place, f"n3{number}", "busybox", "ip", "-o", "addr", flags=flags)
         assert result.code == 0 and "127.0.0.1" in result.out, result
         assert not [line for line in result.out.splitlines() if " lo " not in line], result
     empty = f"fn{os.getpid()}e"
     sh(f"ip netns add {empty}")
     try:
-        result = ctr_run(place, "n40", "busybox", "ip", "-o", "addr",
+        result = host.run(place, "n40", "busybox", "ip", "-o", "addr",
                          flags=("--with-ns", f"network:/run/netns/{empty}"))
         assert result.code == 0 and "eth0" not in result.out, result
     finally:
         sh(f"ip netns del {empty}")
     for number, (path, why) in enumerate((("/nonexistent/net", "No such file"),
                                           ("/dev/null", "the file is none"))):
-        result = ctr_run(place, f"n5{number}", "true", flags=("--with-ns", f"network:{path}"))
+        result = host.run(place, f"n5{number}", "true", flags=("--with-ns", f"network:{path}"))
         assert result.code != 0 and path in result.err and why in result.err, result
         place.ctr("container", "delete", f"n5{number}")
     host.wait_for("nothing left", lambda: not place.sandboxes())
@@ -169,12 +156,12 @@ def test_none(place):
 def test_a_place_that_is_taken(place):
     with Net(place.folder, f"fn{os.getpid()}f") as net:
         place.must("run", "-d", "--runtime", host.RUNTIME, *net.flags(), host.IMAGE, "n6", *LOOP)
-        result = ctr_run(place, "n7", "true", flags=net.flags())
+        result = host.run(place, "n7", "true", flags=net.flags())
         assert result.code != 0 and "eth0" in result.err + "eth0", result
         place.ctr("container", "delete", "n7")
         page = inside(place, "n6", GET.format("10.88.0.1", 8080))
         assert page == "from the other side\n", page
-        remove(place, "n6")
+        host.remove(place, "n6")
         host.wait_for("nothing left", lambda: not place.sandboxes())
         net.check_untouched()
 

@@ -3,10 +3,19 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import threading
 
 import host
+
+
+COUNT = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
+
+
+def lines_of(text):
+    """Of what COUNT has printed."""
+    return [int(number) for number in re.findall(r"line (\d+)\n", text)]
 
 
 def ip(*words):
