@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "cli/pair.h"
+#include "migration/place.h"
 #include "migration/session.h"
 #include "vm/nic.h"
 
@@ -263,6 +264,7 @@ int sandbox_remove(const char *root, const char *name, ferry_error *reterr) {
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "%s is in use by its shim (process %d)", path, (int)pid);
         nic_clear(folder);
+        place_forget(path);
         r = remove_files(folder, path, reterr);
         if (r < 0)
                 return r;

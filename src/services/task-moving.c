@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "migration/place.h"
 #include "migration/sandbox-images.h"
 #include "migration/session.h"
 #include "services/carried.h"
@@ -301,6 +302,26 @@ static int set_stdio(task_process *p, const char *const stdio[3]) {
         return r;
 }
 
+/* Containers that are added to its pod later are to find the sandbox, which has the source's name.
+ */
+static int note_place(const task_service *s, const Containerd__Task__V2__CreateTaskRequest *q,
+                      ferry_error *reterr) {
+        _cleanup_(freep) char *text = NULL, *pod = NULL;
+        char name[PLACE_NAME_SIZE];
+        size_t n;
+        int r;
+
+        if (!s->address[0])
+                return 0;
+        r = bundle_read(q->bundle, &text, &n, reterr);
+        if (r < 0)
+                return r;
+        pod = oci_annotation(text, n, ANNOTATION_POD);
+        r = place_name(s->address, s->namespace, pod ? pod : q->id, name);
+        return r < 0 ? ferry_error_set_errno(reterr, r, "claim")
+                     : place_note(sandbox_state_dir(s->sb), name, reterr);
+}
+
 void task_claim(task_service *s, ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequest *q,
                 const char *source_id) {
         Containerd__Task__V2__CreateTaskResponse m =
@@ -314,6 +335,8 @@ void task_claim(task_service *s, ttrpc_call *call, const Containerd__Task__V2__C
         r = find_claimed(s, q, source_id, &at, &error);
         if (r == 0)
                 r = task_network_expect(s->network, q->bundle, &error);
+        if (r == 0)
+                r = note_place(s, q, &error);
         if (r < 0) {
                 call_fail(call, r, &error);
                 return;

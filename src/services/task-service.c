@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "migration/place.h"
 #include "migration/session.h"
 #include "services/task-internal.h"
 #include "task3.ttrpc.h"
@@ -166,6 +167,7 @@ task_service *task_service_free(task_service *s) {
         while (s->tasks)
                 task_remove(s->tasks);
         task_drop_unclaimed(s);
+        place_forget(sandbox_state_dir(s->sb));
         task_events_free(s->events);
         sd_event_source_disable_unref(s->look);
         task_network_free(s->network);

@@ -13,11 +13,11 @@
 #include <sys/wait.h>
 
 #include "base/clock.h"
-#include "base/digest.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "google/protobuf/timestamp.pb-c.h"
 #include "migration/journal.h"
+#include "migration/place.h"
 #include "migration/sandbox-images.h"
 #include "migration/sandbox.h"
 #include "oci/oci.h"
@@ -28,10 +28,7 @@
 #include "vm/nic.h"
 #include "vm/record.h"
 
-/* Of the sandbox: letters of a hash, so that its sockets' paths are short; or as it was imported.
- */
 #define ID_SIZE    (SANDBOX_ID_MAX + 1)
-#define HASH_SIZE  16U
 #define READY_FD   3
 #define READY_MSEC 20000
 #define END_USEC   (3 * USEC_PER_SEC) /* containerd gives `delete` five seconds */
@@ -133,15 +130,12 @@ static void read_annotations(request *q) {
 }
 
 static int name_by_hash(request *q, ferry_error *reterr) {
-        _cleanup_(freep) char *text = NULL;
-        uint8_t digest[DIGEST_SIZE];
+        char name[PLACE_NAME_SIZE];
 
-        if (asprintf(&text, "%s\n%s\n%s", q->address, q->namespace, q->pod ? q->pod : q->id) < 0) {
-                text = NULL;
+        if (place_name(q->address, q->namespace, q->pod ? q->pod : q->id, name) < 0)
                 return ferry_error_set_errno(reterr, -ENOMEM, "place");
-        }
-        digest_sha256(text, strlen(text), digest);
-        hex_encode(digest, HASH_SIZE, q->sandbox);
+        if (!q->pod || !place_follow(q->config->root, name, q->sandbox))
+                snprintf(q->sandbox, sizeof(q->sandbox), "%s", name);
         return 0;
 }
 
@@ -456,6 +450,7 @@ static void clear_away(const request *q) {
         kill_vm(folder);
         sandbox_remove_images(q->config->cache_dir, q->state_dir);
         nic_clear(folder);
+        place_forget(q->state_dir);
         remove_place(q, folder);
 }
 

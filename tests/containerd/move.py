@@ -174,11 +174,17 @@ def test_hosts_with_one_folder_of_roots(here, there):
 
 
 def test_a_pod_there_and_back(here, there):
-    """One runs, one has ended, one is paused."""
-    label = ("--label", "io.kubernetes.cri.sandbox-id=pod1")
+    """One runs, one has ended, one is paused; one is added there."""
+    def add(place, name, script):
+        place.must("run", "-d", "--runtime", host.RUNTIME, "--label",
+                   "io.kubernetes.cri.sandbox-id=pod1", host.IMAGE, name, "sh", "-c", script)
+
+    def boot_id(place, name):
+        return place.must("task", "exec", "--exec-id", "boot", name, "cat",
+                          "/proc/sys/kernel/random/boot_id").out
+
     for name, script in ("pod1", FOREVER), ("app1", "exit 4"), ("app2", FOREVER):
-        here.must("run", "-d", "--runtime", host.RUNTIME, *label, host.IMAGE, name, "sh", "-c",
-                  script)
+        add(here, name, script)
     host.wait_for("its end", lambda: host.state(here, "app1") == "STOPPED")
     here.must("task", "pause", "app2")
     for source, target in (here, there), (there, here):
@@ -188,13 +194,22 @@ def test_a_pod_there_and_back(here, there):
         assert host.state(target, "pod1") == "RUNNING"
         assert host.state(target, "app2") == "PAUSED"
         host.wait_for("its end", lambda place=target: host.state(place, "app1") == "STOPPED")
+        if target is there:
+            add(there, "app3", FOREVER)
+            assert len(there.sandboxes()) == 1
+            assert boot_id(there, "app3") == boot_id(there, "pod1")
+            links = [name for name in os.listdir(there.root) if name.startswith(".pod-")]
+            assert len(links) == 1, links
+    links = [name for name in os.listdir(there.root) if name.startswith(".pod-")]
+    assert not links, links
+    assert boot_id(here, "app3") == boot_id(here, "pod1")
     here.must("task", "resume", "app2")
     result = here.must("task", "exec", "--exec-id", "e1", "app2", "echo", "home")
     assert result.out == "home\n", result
     result = here.ctr("task", "delete", "app1")
     assert "non-zero exit code 4" in result.err, result
     here.must("container", "delete", "app1")
-    for name in "app2", "pod1":
+    for name in "app3", "app2", "pod1":
         host.remove(here, name)
     wait_clean(here)
 
