@@ -221,7 +221,8 @@ static int create_in_child(int log, const void *argument) {
         if (root_mount(&(root_spec){ .folder = folder,
                                      .disk = o->spec->disk,
                                      .fstype = o->spec->fstype,
-                                     .upper_bytes = o->spec->upper_bytes }) < 0)
+                                     .upper_bytes = o->spec->upper_bytes,
+                                     .upper_disk = o->spec->upper_disk }) < 0)
                 return 126;
         (void)dup2(o->ends.fds[2], STDERR_FILENO);
         return run_crun(log, o);
@@ -354,7 +355,8 @@ static int check_spec(const container_table *t, const container_spec *spec) {
         for (size_t i = 0; i < ELEMENTS(fstypes); i++)
                 known |= strcmp(spec->fstype, fstypes[i]) == 0;
         if (!is_word(spec->id, CONTAINER_ID_MAX) || !is_word(spec->disk, DISK_SERIAL_MAX) ||
-            !known || spec->n_config == 0 || spec->n_files > CONTAINER_FILES_MAX)
+            (spec->upper_disk[0] && !is_word(spec->upper_disk, DISK_SERIAL_MAX)) || !known ||
+            spec->n_config == 0 || spec->n_files > CONTAINER_FILES_MAX)
                 return -EINVAL;
         if (container_find(t, spec->id))
                 return -EEXIST;

@@ -47,6 +47,7 @@ typedef struct container_spec {
         const char *disk; /* its serial */
         const char *fstype;
         uint64_t upper_bytes;
+        const char *upper_disk; /* its serial; "": memory */
         const container_file *files;
         size_t n_files;
         process_spec process; /* id, args (for List), terminal, size, stream */

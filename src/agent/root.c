@@ -38,11 +38,23 @@ static int make_folder(const char *folder, const char *name, char ret[PATH_SIZE]
         return mkdir(ret, 0700) < 0 && errno != EEXIST ? failed(ret, -errno) : 0;
 }
 
-static int mount_upper(const char *upper, uint64_t bytes) {
+static int mount_upper_disk(const char *upper, const char *serial) {
+        char disk[32];
+        int r = wait_for_disk(serial, disk);
+
+        if (r < 0)
+                return r;
+        return mount(disk, upper, "ext4", MS_NODEV, NULL) < 0 ? failed(disk, -errno) : 0;
+}
+
+static int mount_upper(const root_spec *spec, const char *upper) {
         char options[64] = "mode=0700";
 
-        if (bytes > 0)
-                (void)snprintf(options, sizeof(options), "mode=0700,size=%" PRIu64, bytes);
+        if (spec->upper_disk[0])
+                return mount_upper_disk(upper, spec->upper_disk);
+        if (spec->upper_bytes > 0)
+                (void)snprintf(options, sizeof(options), "mode=0700,size=%" PRIu64,
+                               spec->upper_bytes);
         if (mount("tmpfs", upper, "tmpfs", MS_NODEV, options) < 0)
                 return failed("the writable layer", -errno);
         return 0;
@@ -92,7 +104,7 @@ int root_mount(const root_spec *spec) {
                 return r;
         if (mount(disk, lower, spec->fstype, MS_RDONLY | MS_NODEV, NULL) < 0)
                 return failed(disk, -errno);
-        r = mount_upper(upper, spec->upper_bytes);
+        r = mount_upper(spec, upper);
         return r < 0 ? r : mount_overlay(spec->folder, lower, upper, rootfs);
 }
 

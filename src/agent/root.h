@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* A container's root: a disk's read-only file system with a tmpfs over it. Blocking: for a child.
- */
+/* A container's root: a disk's read-only file system, with a tmpfs or another disk's over it to
+ * write to. Blocking: for a child. */
 
 #include <stdint.h>
 
@@ -10,7 +10,8 @@ typedef struct root_spec {
         const char *folder; /* has or gets: lower, upper, rootfs */
         const char *disk;   /* its serial */
         const char *fstype;
-        uint64_t upper_bytes; /* 0: the kernel's choice */
+        uint64_t upper_bytes;   /* of a tmpfs; 0: the kernel's choice */
+        const char *upper_disk; /* the serial of one with ext4 instead; "": none */
 } root_spec;
 
 /* Waits some seconds for the disk to appear. What fails is on standard error; a negative errno. */

@@ -105,6 +105,7 @@ void service_create_container(ttrpc_call *call, const Ferry__Agent__V1__CreateCo
                                                .disk = q->disk,
                                                .fstype = q->fstype,
                                                .upper_bytes = q->upper_bytes,
+                                               .upper_disk = q->upper_disk,
                                                .files = files,
                                                .n_files = q->n_files,
                                                .process = { .id = q->id,

@@ -158,8 +158,11 @@ static void forward(peer *p, const char *name, const peer *other) {
 static void remove_images(peer *p, const char *name) {
         _cleanup_(freep) char *state_dir = NULL;
 
-        if (sandbox_path(host_of(p)->root, name, NULL, &state_dir, NULL) == 0)
-                sandbox_remove_images(host_of(p)->cache_dir, state_dir);
+        if (sandbox_path(host_of(p)->root, name, NULL, &state_dir, NULL) < 0)
+                return;
+        sandbox_remove_images(host_of(p)->cache_dir, state_dir);
+        if (host_of(p)->disk_root)
+                sandbox_remove_images(host_of(p)->disk_root, state_dir);
 }
 
 static int clear(peer *p, rpc_group *group, const char *name, ferry_error *reterr) {

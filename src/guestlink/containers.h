@@ -22,7 +22,8 @@ typedef struct guest_container_spec {
         size_t n_config;
         const char *disk; /* the serial of its root's */
         const char *fstype;
-        uint64_t upper_bytes; /* 0: half of the guest's memory */
+        uint64_t upper_bytes;   /* 0: half of the guest's memory */
+        const char *upper_disk; /* the serial of the one to write to, with ext4; NULL: memory */
         const guest_file *files;
         size_t n_files;
 } guest_container_spec;

@@ -310,6 +310,8 @@ static int ask_create(guest_process *p, const guest_process_spec *spec, guest_op
         q.disk = (char *)create->disk;
         q.fstype = (char *)create->fstype;
         q.upper_bytes = create->upper_bytes;
+        if (create->upper_disk)
+                q.upper_disk = (char *)create->upper_disk;
         q.terminal = spec->terminal;
         q.rows = spec->rows;
         q.columns = spec->columns;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Disks that were packed for containers, in this host's folder of them. A sandbox that comes has
- * links of its own there: whoever removes the image at the source does not take it away here, even
+/* Disks that were made for containers, in this host's folders of them. A sandbox that comes has
+ * links of its own there: whoever removes a disk at the source does not take it away here, even
  * where both hosts have one folder. */
 #include "migration/sandbox-images.h"
 
@@ -11,16 +11,24 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include <systemd/sd-id128.h>
+
 #include "base/digest.h"
+#include "base/fd.h"
+#include "base/log.h"
 
 #define PREFIX_BYTES 16
 #define PREFIX_SIZE  (2 * PREFIX_BYTES + 2)
 
-/* What the names of its files begin with: no other sandbox of this machine has it. */
+/* What the names of its files begin with: no other sandbox has it, of this machine or another. */
 static int make_prefix(const char *state_dir, char ret[PREFIX_SIZE]) {
+        const sd_id128_t ferry =
+                SD_ID128_MAKE(7b, 5e, 0c, 1d, 92, 4f, 4a, 6b, 8c, 33, 15, e0, d4, 0a, 6f, 21);
         const char *name = strrchr(state_dir, '/');
         _cleanup_(freep) char *parent = NULL, *real = NULL, *text = NULL;
+        char machine[SD_ID128_STRING_MAX] = "";
         uint8_t digest[DIGEST_SIZE];
+        sd_id128_t id;
         int n;
 
         if (!name || name[1] == '\0')
@@ -29,7 +37,9 @@ static int make_prefix(const char *state_dir, char ret[PREFIX_SIZE]) {
         if (!parent)
                 return -ENOMEM;
         real = realpath(parent, NULL);
-        n = asprintf(&text, "%s/%s", real ? real : parent, name + 1);
+        if (sd_id128_get_machine_app_specific(ferry, &id) == 0)
+                sd_id128_to_string(id, machine);
+        n = asprintf(&text, "%s\n%s/%s", machine, real ? real : parent, name + 1);
         if (n < 0) {
                 text = NULL;
                 return -ENOMEM;
@@ -41,18 +51,23 @@ static int make_prefix(const char *state_dir, char ret[PREFIX_SIZE]) {
         return 0;
 }
 
-static char *make_path(const char *folder, const char *state_dir, const char *kind,
-                       const char *name) {
+static char *make_path(const char *folder, const char *state_dir, const char *name,
+                       const char *suffix) {
         char prefix[PREFIX_SIZE], *path;
 
         if (!folder || make_prefix(state_dir, prefix) < 0 ||
-            asprintf(&path, "%s/%s%s%s.erofs", folder, prefix, kind, name) < 0)
+            asprintf(&path, "%s/%s%s%s", folder, prefix, name, suffix) < 0)
                 return NULL;
         return path;
 }
 
 char *sandbox_copy_path(const char *folder, const char *state_dir, const char *digest) {
-        return make_path(folder, state_dir, "content-", digest);
+        return make_path(folder, state_dir, digest, ".content");
+}
+
+char *sandbox_disk_path(const sandbox *sb, const char *serial, bool readonly) {
+        return make_path(readonly ? sandbox_image_folder(sb) : sandbox_disk_root(sb),
+                         sandbox_state_dir(sb), serial, readonly ? ".erofs" : ".ext4");
 }
 
 void sandbox_remove_images(const char *folder, const char *state_dir) {
@@ -71,10 +86,7 @@ void sandbox_remove_images(const char *folder, const char *state_dir) {
 }
 
 static char *own_path(const sandbox *sb, const vm_config_disk *disk) {
-        return disk->readonly && disk->serial
-                       ? make_path(sandbox_image_folder(sb), sandbox_state_dir(sb), "disk-",
-                                   disk->serial)
-                       : NULL;
+        return disk->serial ? sandbox_disk_path(sb, disk->serial, disk->readonly) : NULL;
 }
 
 /* Where a caller may have put a copy of the source's. */
@@ -105,20 +117,92 @@ static bool link_file(const char *from, const char *to) {
         return false;
 }
 
-void sandbox_adopt_images(sandbox *sb, migration_state *state) {
-        for (size_t i = 0; i < state->config->n_disks; i++) {
-                vm_config_disk *disk = &state->config->disks[i];
-                _cleanup_(freep) char *own = own_path(sb, disk), *copied = NULL;
+/* ---- writable disks: is it one file? ---- */
 
-                if (!own)
+/* Beside the disk, by its name: what only who has this export could have written. */
+static char *marker_path(const char *disk) {
+        char *path;
+
+        return asprintf(&path, "%s.marker", disk) < 0 ? NULL : path;
+}
+
+static void make_mark(const uint8_t secret[DIGEST_SIZE], const char *disk,
+                      char ret[2 * DIGEST_SIZE + 1]) {
+        const digest_part parts[] = { { "disk", 4 }, { disk, strlen(disk) } };
+        uint8_t digest[DIGEST_SIZE];
+
+        digest_hmac(secret, parts, ELEMENTS(parts), digest);
+        hex_encode(digest, DIGEST_SIZE, ret);
+}
+
+void sandbox_mark_disks(const sandbox *sb, const vm_config *config,
+                        const uint8_t secret[DIGEST_SIZE]) {
+        for (size_t i = 0; i < config->n_disks; i++) {
+                const vm_config_disk *disk = &config->disks[i];
+                _cleanup_(freep) char *path = NULL;
+                char mark[2 * DIGEST_SIZE + 1];
+                int r = -ENOMEM;
+
+                if (disk->readonly || !sandbox_owns_image(sb, disk))
                         continue;
-                copied = copied_path(sb, state, i);
-                (void)unlink(own); /* of a sandbox that has gone: this one has no VM */
-                if (link_file(copied, own) || link_file(disk->path, own)) {
+                path = marker_path(disk->path);
+                make_mark(secret, disk->path, mark);
+                if (path)
+                        r = file_replace(AT_FDCWD, path, mark, strlen(mark), 0600, false);
+                if (r < 0)
+                        log_warning("%s: no marker: %s", disk->path, strerror(-r));
+        }
+}
+
+static bool is_same_file(const char *disk, const uint8_t secret[DIGEST_SIZE]) {
+        _cleanup_(freep) char *path = marker_path(disk), *text = NULL;
+        char mark[2 * DIGEST_SIZE + 1];
+        size_t n;
+
+        if (!path || file_read(AT_FDCWD, path, sizeof(mark), &text, &n) < 0)
+                return false;
+        make_mark(secret, disk, mark);
+        return strcmp(text, mark) == 0;
+}
+
+/* ---- what comes ---- */
+
+static int check_names(const sandbox *sb, const vm_config *config, ferry_error *reterr) {
+        for (size_t i = 0; i < config->n_disks; i++)
+                if (sandbox_owns_image(sb, &config->disks[i]))
+                        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EEXIST,
+                                               "disk %s has the name here that it has at the "
+                                               "source: two machines have one /etc/machine-id",
+                                               config->disks[i].path);
+        return 0;
+}
+
+static bool link_disk(const sandbox *sb, const migration_state *state, size_t index,
+                      const char *own) {
+        const vm_config_disk *disk = &state->config->disks[index];
+        _cleanup_(freep) char *copied = NULL;
+
+        (void)unlink(own); /* of a sandbox that has gone: this one has no VM */
+        if (!disk->readonly)
+                return is_same_file(disk->path, state->message->session_secret.data) &&
+                       link_file(disk->path, own);
+        copied = copied_path(sb, state, index);
+        return link_file(copied, own) || link_file(disk->path, own);
+}
+
+int sandbox_adopt_images(sandbox *sb, migration_state *state, ferry_error *reterr) {
+        int r = check_names(sb, state->config, reterr);
+
+        for (size_t i = 0; r == 0 && i < state->config->n_disks; i++) {
+                vm_config_disk *disk = &state->config->disks[i];
+                _cleanup_(freep) char *own = own_path(sb, disk);
+
+                if (own && link_disk(sb, state, i, own)) {
                         free(disk->path);
                         disk->path = TAKE_PTR(own);
                 }
         }
+        return r;
 }
 
 bool sandbox_owns_image(const sandbox *sb, const vm_config_disk *disk) {
@@ -128,10 +212,7 @@ bool sandbox_owns_image(const sandbox *sb, const vm_config_disk *disk) {
 }
 
 void sandbox_drop_images(sandbox *sb, const vm_config *config) {
-        for (size_t i = 0; i < config->n_disks; i++) {
-                _cleanup_(freep) char *own = own_path(sb, &config->disks[i]);
-
-                if (own)
-                        (void)unlink(own);
-        }
+        for (size_t i = 0; i < config->n_disks; i++)
+                if (sandbox_owns_image(sb, &config->disks[i]))
+                        (void)unlink(config->disks[i].path);
 }

@@ -192,6 +192,10 @@ const char *sandbox_image_folder(const sandbox *sb) {
         return sb->image_folder;
 }
 
+const char *sandbox_disk_root(const sandbox *sb) {
+        return sb->disk_root;
+}
+
 const char *sandbox_state_dir(const sandbox *sb) {
         return sb->state_dir;
 }

@@ -141,6 +141,7 @@ void sandbox_changed(sandbox *sb);
 /* ---- for sandbox-disks.c and sandbox-images.c ---- */
 
 const char *sandbox_image_folder(const sandbox *sb); /* NULL: none */
+const char *sandbox_disk_root(const sandbox *sb);    /* the same */
 
 /* What the VM has, into config.json. */
 int sandbox_save_config(sandbox *sb);

@@ -150,8 +150,11 @@ void session_import(session *s, const char *id, const char *sandbox_name, const 
         *i = (importing){ .options = options, .reply = reply, .userdata = userdata };
         i->state = TAKE_PTR(state);
         s->importing = i;
-        sandbox_adopt_images(s->sb, i->state);
-        r = sandbox_check_incoming(s->sb, i->state, on_checked, s, &i->check, &error);
+        r = sandbox_adopt_images(s->sb, i->state, &error);
+        if (r < 0)
+                i->state = migration_state_free(i->state); /* what it names is not ours to drop */
+        else
+                r = sandbox_check_incoming(s->sb, i->state, on_checked, s, &i->check, &error);
         if (r < 0) {
                 session_drop_import(s);
                 session_reply_error(reply, userdata, r, &error);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What is exported, and the QEMU that takes it. */
+#include "migration/sandbox-images.h"
 #include "migration/session-internal.h"
 
 /* ---- export and prepare ---- */
@@ -32,6 +33,7 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
                         return;
                 }
         }
+        sandbox_mark_disks(s->sb, vm_get_config(v), s->secret);
         r = sandbox_describe_containers(s->sb, &containers, &n, &own);
         if (r == 0)
                 r = migration_state_encode(s->id, sandbox_id(s->sb), s->secret, vm_get_config(v),

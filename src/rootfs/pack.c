@@ -4,23 +4,21 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
 #include "rootfs/measure.h"
+#include "rootfs/mkfs.h"
 #include "rootfs/mounts.h"
 
 #define LOCK_FILE    ".lock"
 #define EROFS_MAGIC  0xe0f5e1e2U
 #define EROFS_OFFSET 1024
-#define LOG_TAIL     400U
 /* Beside the image itself, so that a host does not run full to the last byte. */
 #define SPARE_BYTES UINT64_C(0x100000)
 
@@ -105,48 +103,22 @@ static int check_space(const pack_order *o, const char *root, ferry_error *reter
 
 /* ---- mkfs.erofs ---- */
 
-/* The last of what it said, on one line. */
-static void read_tail(int log, char ret[LOG_TAIL + 1]) {
-        off_t end = lseek(log, 0, SEEK_END);
-        ssize_t n = pread(log, ret, LOG_TAIL, end > (off_t)LOG_TAIL ? end - (off_t)LOG_TAIL : 0);
-
-        if (n < 0)
-                n = 0;
-        while (n > 0 && ret[n - 1] == '\n')
-                n--;
-        ret[n] = '\0';
-        for (char *c = ret; *c; c++)
-                if ((unsigned char)*c < ' ')
-                        *c = ' ';
-}
-
 _Noreturn static void run_mkfs(const pack_order *o, int image, int log, const char *root) {
-        static const char *const environment[] = {
-                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C",
-                NULL
-        };
-        char path[32], uuid[64];
+        char path[MKFS_PATH_SIZE], uuid[64];
         /* The same tree gives the same bytes: no time and no random number of this host's. */
         const char *const argv[] = { "mkfs.erofs", "--quiet", "-T0", uuid, path, root, NULL };
         const uint8_t *k = o->key;
 
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
         snprintf(uuid, sizeof(uuid),
                  "-U%02x%02x%02x%02x-%02x%02x-5%x%02x-8%x%02x-%02x%02x%02x%02x%02x%02x", k[0], k[1],
                  k[2], k[3], k[4], k[5], k[6] & 15U, k[7], k[8] & 15U, k[9], k[10], k[11], k[12],
                  k[13], k[14], k[15]);
-        if (fcntl(image, F_SETFD, 0) < 0 || dup2(log, STDOUT_FILENO) < 0 ||
-            dup2(log, STDERR_FILENO) < 0)
-                _exit(126);
-        (void)setenv("PATH", environment[0] + 5, 1);
-        execvpe(argv[0], (char *const *)argv, (char *const *)environment);
-        _exit(errno == ENOENT ? 127 : 126);
+        mkfs_path(image, path);
+        mkfs_run(argv, image, log);
 }
 
 static int pack(const pack_order *o, int image, const char *root, ferry_error *reterr) {
         _cleanup_(closep) int log = memfd_create("mkfs.erofs", MFD_CLOEXEC);
-        char said[LOG_TAIL + 1];
         pid_t pid;
         int status;
 
@@ -160,18 +132,7 @@ static int pack(const pack_order *o, int image, const char *root, ferry_error *r
         while (waitpid(pid, &status, 0) < 0)
                 if (errno != EINTR)
                         return ferry_error_set_errno(reterr, -errno, "mkfs.erofs");
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-                return 0;
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENOENT,
-                                       "mkfs.erofs is not installed (Debian: erofs-utils)");
-        read_tail(log, said);
-        if (strstr(said, "No space left on device"))
-                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENOSPC,
-                                       "%s is full: mkfs.erofs says: %s", o->cache, said);
-        return ferry_error_set(reterr, FERRY_INTERNAL, -EIO, "mkfs.erofs failed (%s %d): %s",
-                               WIFEXITED(status) ? "status" : "signal",
-                               WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), said);
+        return mkfs_result(status, log, "mkfs.erofs", "erofs-utils", o->cache, reterr);
 }
 
 /* ---- all of it ---- */

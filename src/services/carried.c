@@ -55,10 +55,10 @@ static bool processes_are_valid(const container_message *m) {
         return n_first == 1;
 }
 
-static bool disk_is_valid(const container_message *m, const vm_config *config) {
-        ssize_t at = m->disk[0] ? vm_config_find_disk(config, m->disk) : -1;
+static bool disk_is_valid(const char *serial, bool readonly, const vm_config *config) {
+        ssize_t at = serial[0] ? vm_config_find_disk(config, serial) : -1;
 
-        return !m->disk[0] || (at >= 0 && config->disks[at].readonly);
+        return !serial[0] || (at >= 0 && config->disks[at].readonly == readonly);
 }
 
 static bool is_valid(const containers_message *m, const vm_config *config) {
@@ -68,12 +68,14 @@ static bool is_valid(const containers_message *m, const vm_config *config) {
                 const container_message *c = m->containers[i];
 
                 if (!id_is_valid(c->id) || !is_numbered(c->guest_id, "c", m->last_number) ||
-                    !disk_is_valid(c, config) || !processes_are_valid(c))
+                    !disk_is_valid(c->disk, true, config) ||
+                    !disk_is_valid(c->layer, false, config) || !processes_are_valid(c))
                         return false;
                 for (size_t k = 0; k < i; k++)
                         if (strcmp(m->containers[k]->id, c->id) == 0 ||
                             strcmp(m->containers[k]->guest_id, c->guest_id) == 0 ||
-                            (c->disk[0] && strcmp(m->containers[k]->disk, c->disk) == 0))
+                            (c->disk[0] && strcmp(m->containers[k]->disk, c->disk) == 0) ||
+                            (c->layer[0] && strcmp(m->containers[k]->layer, c->layer) == 0))
                                 return false;
         }
         return true;

@@ -9,12 +9,15 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "migration/sandbox-images.h"
+#include "rootfs/layer.h"
 #include "services/task-internal.h"
 
 #define FILE_MAX      (256U << 10) /* of a bind mount */
 #define IDENTITY_SIZE 4000
 #define VM_WAIT_USEC  (60 * USEC_PER_SEC)
 #define VM_LOOK_USEC  (10 * USEC_PER_MSEC)
+#define SERIAL_FORMAT "%s-%.14s" /* "root-c1", "layer-c1" */
 
 typedef struct creation {
         struct creation *next;
@@ -26,6 +29,7 @@ typedef struct creation {
         size_t file_sizes[OCI_FILES_MAX];
         uint32_t file_modes[OCI_FILES_MAX];
         rootfs_job *pack;
+        layer_job *layer;
         char *root; /* packed */
         sd_event_source *vm_wait;
         uint64_t vm_deadline;
@@ -47,6 +51,7 @@ static void creation_free(creation *c) {
         for (size_t i = 0; i < OCI_FILES_MAX; i++)
                 free(c->file_data[i]);
         rootfs_job_free(c->pack);
+        layer_job_free(c->layer);
         sd_event_source_disable_unref(c->vm_wait);
         free(c->root);
         ttrpc_call_unref(c->call);
@@ -60,14 +65,19 @@ static void on_disk_gone(int r, const ferry_error *error, void *userdata) {
                 log_warning("a container's disk stays: %s", ferry_error_message(error));
 }
 
-void task_release(task *t) {
+static void release_disk(const task *t, const task_disk *disk) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
-        if (t->disk[0] && sandbox_vm(t->service->sb) &&
-            sandbox_disk_remove(t->service->sb, t->disk, on_disk_gone, NULL, &error) < 0)
+        if (disk->serial[0] && sandbox_vm(t->service->sb) &&
+            sandbox_disk_remove(t->service->sb, disk->serial, on_disk_gone, NULL, &error) < 0)
                 log_warning("a container's disk stays: %s", ferry_error_message(&error));
-        if (t->image)
-                (void)unlink(t->image);
+        if (disk->file)
+                (void)unlink(disk->file);
+}
+
+void task_release(task *t) {
+        release_disk(t, &t->root);
+        release_disk(t, &t->layer);
         task_remove(t);
 }
 
@@ -86,7 +96,7 @@ void task_abandon_creations(task_service *s) {
                 s->creations = c->next;
                 c->service = NULL;
                 c->task = NULL;
-                if (c->pack || c->vm_wait) /* nobody else has it */
+                if (c->pack || c->layer || c->vm_wait) /* nobody else has it */
                         creation_free(c);
         }
 }
@@ -122,8 +132,9 @@ static int ask_guest(creation *c, ferry_error *reterr) {
         guest_file files[OCI_FILES_MAX];
         const guest_container_spec container = { .config = c->config.text,
                                                  .n_config = strlen(c->config.text),
-                                                 .disk = c->task->disk,
+                                                 .disk = c->task->root.serial,
                                                  .fstype = "erofs",
+                                                 .upper_disk = c->task->layer.serial,
                                                  .files = files,
                                                  .n_files = c->config.n_files };
         guest_process_spec spec = { .id = c->task->guest_id,
@@ -159,37 +170,61 @@ static void on_network(int r, const ferry_error *error, void *userdata) {
 
 /* ---- its disk ---- */
 
-static void on_disk(int r, const ferry_error *error, void *userdata) {
-        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
-        creation *c = userdata;
-
-        if (r < 0 || !c->service) {
-                if (c->service)
-                        c->task->disk[0] = '\0';
-                give_up(c, r < 0 ? r : -ECANCELED, error);
-                return;
-        }
-        c->task->wants_network = c->config.network;
-        r = task_network_join(c->service->network, c->config.network, on_network, c, &own);
-        if (r == 1)
-                r = ask_guest(c, &own);
-        if (r < 0)
-                give_up(c, r, &own);
-}
-
-static void add_disk(creation *c) {
+static void join_network(creation *c) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        vm_disk disk = { .path = c->root, .readonly = true, .scsi_id = VM_SCSI_ID_ANY };
         int r;
 
-        snprintf(c->task->disk, sizeof(c->task->disk), "root-%.14s", c->task->guest_id);
-        disk.serial = c->task->disk;
-        c->vm_wait = sd_event_source_disable_unref(c->vm_wait);
-        r = sandbox_disk_add(c->service->sb, &disk, on_disk, c, &error);
+        c->task->wants_network = c->config.network;
+        r = task_network_join(c->service->network, c->config.network, on_network, c, &error);
+        if (r == 1)
+                r = ask_guest(c, &error);
+        if (r < 0)
+                give_up(c, r, &error);
+}
+
+static void add_disk(creation *c, task_disk *disk, const char *kind, const char *path,
+                     sandbox_done done) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        vm_disk wanted = { .path = path,
+                           .serial = disk->serial,
+                           .readonly = disk == &c->task->root,
+                           .scsi_id = VM_SCSI_ID_ANY };
+        int r;
+
+        snprintf(disk->serial, sizeof(disk->serial), SERIAL_FORMAT, kind, c->task->guest_id);
+        r = sandbox_disk_add(c->service->sb, &wanted, done, c, &error);
         if (r < 0) {
-                c->task->disk[0] = '\0';
+                disk->serial[0] = '\0';
                 give_up(c, r, &error);
         }
+}
+
+/* False: it was not added, and that was the end. */
+static bool disk_is_there(creation *c, task_disk *disk, int r, const ferry_error *error) {
+        if (r == 0 && c->service)
+                return true;
+        if (c->service)
+                disk->serial[0] = '\0';
+        give_up(c, r < 0 ? r : -ECANCELED, error);
+        return false;
+}
+
+static void on_layer_disk(int r, const ferry_error *error, void *userdata) {
+        creation *c = userdata;
+
+        if (disk_is_there(c, c->service ? &c->task->layer : NULL, r, error))
+                join_network(c);
+}
+
+static void on_root_disk(int r, const ferry_error *error, void *userdata) {
+        creation *c = userdata;
+
+        if (!disk_is_there(c, c->service ? &c->task->root : NULL, r, error))
+                return;
+        if (c->task->layer.file)
+                add_disk(c, &c->task->layer, "layer", c->task->layer.file, on_layer_disk);
+        else
+                join_network(c);
 }
 
 /* The VM began to boot when the shim was started, a moment ago. */
@@ -197,9 +232,10 @@ static int on_vm_wait(sd_event_source *source, uint64_t usec, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         creation *c = userdata;
 
-        if (sandbox_get_vm_state(c->service->sb) != SANDBOX_VM_STARTING)
-                add_disk(c);
-        else if (now_usec() > c->vm_deadline) {
+        if (sandbox_get_vm_state(c->service->sb) != SANDBOX_VM_STARTING) {
+                c->vm_wait = sd_event_source_disable_unref(c->vm_wait);
+                add_disk(c, &c->task->root, "root", c->root, on_root_disk);
+        } else if (now_usec() > c->vm_deadline) {
                 ferry_error_set(&error, FERRY_DEADLINE_EXCEEDED, -ETIMEDOUT,
                                 "the VM does not start");
                 give_up(c, -ETIMEDOUT, &error);
@@ -208,6 +244,42 @@ static int on_vm_wait(sd_event_source *source, uint64_t usec, void *userdata) {
                 (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         }
         return 0;
+}
+
+static void await_vm(creation *c) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        int r;
+
+        c->vm_deadline = now_usec() + VM_WAIT_USEC;
+        r = sd_event_add_time_relative(c->service->event, &c->vm_wait, CLOCK_MONOTONIC, 0,
+                                       TIMER_ACCURACY_USEC, on_vm_wait, c);
+        if (r < 0) {
+                ferry_error_set_errno(&error, r, "wait for the VM");
+                give_up(c, r, &error);
+        }
+}
+
+static void on_layer(int r, const ferry_error *error, void *userdata) {
+        creation *c = userdata;
+
+        if (r < 0) {
+                give_up(c, r, error);
+                return;
+        }
+        c->layer = layer_job_free(c->layer);
+        await_vm(c);
+}
+
+static int make_layer(creation *c, ferry_error *reterr) {
+        char serial[VM_CONFIG_SERIAL_MAX + 1];
+
+        snprintf(serial, sizeof(serial), SERIAL_FORMAT, "layer", c->task->guest_id);
+        c->task->layer.file = sandbox_disk_path(c->service->sb, serial, false);
+        if (!c->task->layer.file)
+                return ferry_error_set_errno(reterr, -ENOMEM, "writable layer");
+        (void)unlink(c->task->layer.file); /* of a sandbox of this place that has gone */
+        return layer_make(c->service->event, c->task->layer.file, c->service->layer_mb, on_layer, c,
+                          &c->layer, reterr);
 }
 
 static void on_packed(int r, const ferry_error *error, const rootfs_image *image, void *userdata) {
@@ -220,16 +292,16 @@ static void on_packed(int r, const ferry_error *error, const rootfs_image *image
         }
         c->root = strdup(image->path);
         if (c->unique)
-                c->task->image = strdup(image->path);
+                c->task->root.file = strdup(image->path);
         c->pack = rootfs_job_free(c->pack);
-        c->vm_deadline = now_usec() + VM_WAIT_USEC;
-        r = c->root ? sd_event_add_time_relative(c->service->event, &c->vm_wait, CLOCK_MONOTONIC, 0,
-                                                 TIMER_ACCURACY_USEC, on_vm_wait, c)
-                    : -ENOMEM;
-        if (r < 0) {
-                ferry_error_set_errno(&own, r, "the container's root");
+        if (!c->root)
+                r = ferry_error_set_errno(&own, -ENOMEM, "the container's root");
+        else if (c->service->layer_mb > 0)
+                r = make_layer(c, &own);
+        else
+                await_vm(c);
+        if (r < 0)
                 give_up(c, r, &own);
-        }
 }
 
 /* A folder that is not the same as before has another number or another time of change. */

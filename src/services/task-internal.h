@@ -51,13 +51,18 @@ typedef struct task_waiter {
         task_process *process;
 } task_waiter;
 
+/* A disk of the VM that was added for a container, and goes with it. */
+typedef struct task_disk {
+        char serial[VM_CONFIG_SERIAL_MAX + 1]; /* "": none was added */
+        char *file;                            /* its own, to be removed too; NULL: shared */
+} task_disk;
+
 struct task {
         task *next;
         task_service *service;
         char *id, *bundle;
         char guest_id[GUEST_ID_SIZE];
-        char disk[VM_CONFIG_SERIAL_MAX + 1]; /* "": none was added */
-        char *image;        /* a packed root of its own, to be removed with it; NULL: shared */
+        task_disk root, layer;
         bool wants_network; /* it was to have a network namespace, by a name or of its own */
         bool creating;
         uint32_t last_exec;
@@ -71,6 +76,7 @@ struct task_service {
         task_network *network;
         task_events *events; /* NULL: nobody listens */
         char *cache_dir, *namespace, *address;
+        uint32_t layer_mb; /* of the disks that containers write to; 0: they write to memory */
         void (*on_shutdown)(void *userdata);
         void *userdata;
         task *tasks;

@@ -71,9 +71,10 @@ static int describe_task(const task *t, container_message **ret) {
                 n++;
         m->id = strdup(t->id);
         m->guest_id = strdup(t->guest_id);
-        m->disk = strdup(t->disk);
+        m->disk = strdup(t->root.serial);
+        m->layer = strdup(t->layer.serial);
         m->processes = calloc(n, sizeof(*m->processes));
-        if (!m->id || !m->guest_id || !m->disk || !m->processes)
+        if (!m->id || !m->guest_id || !m->disk || !m->layer || !m->processes)
                 return -ENOMEM;
         m->last_exec = t->last_exec;
         for (const task_process *p = t->processes; r == 0 && p; p = p->next) {
@@ -167,35 +168,58 @@ static int take_process(task *t, const process_message *m) {
         return 0;
 }
 
-/* Its image is the one that was adopted for it: ours to remove. */
-static int take_task(task_service *s, const container_message *m, const vm_config *config) {
-        ssize_t disk = m->disk[0] ? vm_config_find_disk(config, m->disk) : -1;
+/* The file that was adopted for it is ours to remove. */
+static int take_disk(task_service *s, task_disk *to, const char *serial, const vm_config *config) {
+        ssize_t at = serial[0] ? vm_config_find_disk(config, serial) : -1;
+
+        snprintf(to->serial, sizeof(to->serial), "%s", serial);
+        if (at < 0 || !sandbox_owns_image(s->sb, &config->disks[at]))
+                return 0;
+        to->file = strdup(config->disks[at].path);
+        return to->file ? 0 : -ENOMEM;
+}
+
+static int take_task(task_service *s, const container_message *m, const vm_config *config,
+                     ferry_error *reterr) {
         task *t = task_alloc(s, m->id, "");
-        int r = 0;
+        int r;
 
         if (!t)
-                return -ENOMEM;
+                return ferry_error_set_errno(reterr, -ENOMEM, "take");
         t->next = s->unclaimed;
         s->unclaimed = t;
         snprintf(t->guest_id, sizeof(t->guest_id), "%s", m->guest_id);
-        snprintf(t->disk, sizeof(t->disk), "%s", m->disk);
-        if (disk >= 0 && sandbox_owns_image(s->sb, &config->disks[disk])) {
-                t->image = strdup(config->disks[disk].path);
-                r = t->image ? 0 : -ENOMEM;
-        }
+        r = take_disk(s, &t->root, m->disk, config);
+        if (r == 0)
+                r = take_disk(s, &t->layer, m->layer, config);
         for (size_t i = 0; r == 0 && i < m->n_processes; i++)
                 r = take_process(t, m->processes[i]);
         t->last_exec = m->last_exec;
-        return r;
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "take");
+        if (t->layer.serial[0] && !t->layer.file)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EREMOTEIO,
+                                       "container %s writes to a disk (%s) that this host does not "
+                                       "have: both hosts need a --disk-root that is one folder",
+                                       m->id,
+                                       config->disks[vm_config_find_disk(config, m->layer)].path);
+        return 0;
 }
 
-static void let_go(task_service *s, bool remove_images) {
+static void remove_file(const task_disk *disk) {
+        if (disk->file)
+                (void)unlink(disk->file);
+}
+
+static void let_go(task_service *s, bool remove_files) {
         while (s->unclaimed) {
                 task *t = s->unclaimed;
 
                 s->unclaimed = t->next;
-                if (remove_images && t->image)
-                        (void)unlink(t->image);
+                if (remove_files) {
+                        remove_file(&t->root);
+                        remove_file(&t->layer);
+                }
                 task_remove(t);
         }
 }
@@ -219,11 +243,8 @@ static int take(void *userdata, const vm_config *config, const uint8_t *data, si
         r = carried_decode(data, n, config, &m, reterr);
         if (r < 0)
                 return r;
-        for (size_t i = 0; r == 0 && i < m->n_containers; i++) {
-                r = take_task(s, m->containers[i], config);
-                if (r < 0)
-                        ferry_error_set_errno(reterr, r, "take");
-        }
+        for (size_t i = 0; r == 0 && i < m->n_containers; i++)
+                r = take_task(s, m->containers[i], config, reterr);
         if (r == 0)
                 s->last_number = m->last_number;
         else

@@ -133,7 +133,8 @@ void task_remove(task *t) {
                 }
         while (t->processes)
                 task_remove_process(t->processes);
-        free(t->image);
+        free(t->root.file);
+        free(t->layer.file);
         free(t->id);
         free(t->bundle);
         free(t);

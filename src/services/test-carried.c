@@ -147,6 +147,9 @@ static void test_a_disk_that_is_not_its_own(void **state) {
         w->container[0].disk = (char *)"root-c9";
         assert_int_equal(decode(w), -EINVAL);
         w->container[0].disk = (char *)"root-c1";
+        w->container[0].layer = (char *)"root-c1"; /* nobody writes to that */
+        assert_int_equal(decode(w), -EINVAL);
+        w->container[0].layer = (char *)"";
         w->config->disks[0].readonly = false;
         assert_int_equal(decode(w), -EINVAL);
 }

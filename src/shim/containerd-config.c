@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "base/fd.h"
+#include "rootfs/layer.h"
 #include "vm/vm-config.h"
 
 #define FILE_NAME     "/etc/ferry/containerd.json"
@@ -27,24 +28,24 @@ static int set_text(const json_t *json, const char *key, const char *otherwise, 
         return *ret ? 0 : ferry_error_set_errno(reterr, -ENOMEM, "%s", key);
 }
 
-static int set_number(const json_t *json, const char *key, json_int_t max, uint32_t *ret,
-                      ferry_error *reterr) {
+static int set_number(const json_t *json, const char *key, json_int_t min, json_int_t max,
+                      uint32_t *ret, ferry_error *reterr) {
         const json_t *value = json_object_get(json, key);
 
         if (!value)
                 return 0;
-        if (!json_is_integer(value) || json_integer_value(value) < 1 ||
+        if (!json_is_integer(value) || json_integer_value(value) < min ||
             json_integer_value(value) > max)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                                       "%s: %s: want a number from 1 to %lld", FILE_NAME, key,
-                                       (long long)max);
+                                       "%s: %s: want a number from %lld to %lld", FILE_NAME, key,
+                                       (long long)min, (long long)max);
         *ret = (uint32_t)json_integer_value(value);
         return 0;
 }
 
 static int check_keys(json_t *json, ferry_error *reterr) {
-        static const char *const known[] = { "image",       "root",      "cache_dir",
-                                             "accelerator", "memory_mb", "vcpus" };
+        static const char *const known[] = { "image",    "root",        "cache_dir", "disk_root",
+                                             "layer_mb", "accelerator", "memory_mb", "vcpus" };
         const char *key;
         json_t *value;
 
@@ -99,12 +100,16 @@ int containerd_config_read(containerd_config **ret, ferry_error *reterr) {
                 r = set_text(json, "root", ROOT_DEFAULT, true, &c->root, reterr);
         if (r == 0)
                 r = set_text(json, "cache_dir", CACHE_DEFAULT, true, &c->cache_dir, reterr);
+        if (r == 0 && json_object_get(json, "disk_root"))
+                r = set_text(json, "disk_root", NULL, true, &c->disk_root, reterr);
+        if (r == 0)
+                r = set_number(json, "layer_mb", LAYER_MB_MIN, LAYER_MB_MAX, &c->layer_mb, reterr);
         if (r == 0)
                 r = set_text(json, "accelerator", "auto", false, &c->accelerator, reterr);
         if (r == 0)
-                r = set_number(json, "memory_mb", VM_CONFIG_MEMORY_MAX, &c->memory_mb, reterr);
+                r = set_number(json, "memory_mb", 1, VM_CONFIG_MEMORY_MAX, &c->memory_mb, reterr);
         if (r == 0)
-                r = set_number(json, "vcpus", VM_CONFIG_VCPUS_MAX, &c->vcpus, reterr);
+                r = set_number(json, "vcpus", 1, VM_CONFIG_VCPUS_MAX, &c->vcpus, reterr);
         json_decref(json);
         if (r < 0) {
                 containerd_config_free(c);
@@ -165,6 +170,7 @@ containerd_config *containerd_config_free(containerd_config *c) {
         free(c->image);
         free(c->root);
         free(c->cache_dir);
+        free(c->disk_root);
         free(c->accelerator);
         free(c);
         return NULL;

@@ -43,6 +43,7 @@ typedef struct request {
         char *came_with; /* the sandbox that it came with, which is here; NULL: none */
         char sandbox[ID_SIZE];
         char *state_dir;
+        char layer_mb[16];
         containerd_config *config;
 } request;
 
@@ -233,7 +234,7 @@ static int make_place(const request *q, char **ret_config, ferry_error *reterr) 
         return 0;
 }
 
-static size_t fill_argv(const request *q, const char *config, const char *cache,
+static size_t fill_argv(request *q, const char *config, const char *cache,
                         const char *argv[ARGV_MAX]) {
         const char *events = getenv("TTRPC_ADDRESS");
         size_t n = 0;
@@ -256,6 +257,15 @@ static size_t fill_argv(const request *q, const char *config, const char *cache,
         argv[n++] = q->config->cache_dir;
         argv[n++] = "--containerd";
         argv[n++] = q->address;
+        if (q->config->disk_root) {
+                argv[n++] = "--disk-root";
+                argv[n++] = q->config->disk_root;
+        }
+        if (q->config->layer_mb > 0) {
+                snprintf(q->layer_mb, sizeof(q->layer_mb), "%u", q->config->layer_mb);
+                argv[n++] = "--layer-mb";
+                argv[n++] = q->layer_mb;
+        }
         if (events && events[0]) {
                 argv[n++] = "--events";
                 argv[n++] = events;
@@ -449,6 +459,8 @@ static void clear_away(const request *q) {
         }
         kill_vm(folder);
         sandbox_remove_images(q->config->cache_dir, q->state_dir);
+        if (q->config->disk_root)
+                sandbox_remove_images(q->config->disk_root, q->state_dir);
         nic_clear(folder);
         place_forget(q->state_dir);
         remove_place(q, folder);

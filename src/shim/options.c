@@ -5,6 +5,8 @@
 #include <getopt.h>
 #include <string.h>
 
+#include "rootfs/layer.h"
+
 const char shim_help[] =
         "usage: containerd-shim-ferry-v2 serve --state-dir DIR --id NAME [options]\n"
         "       containerd-shim-ferry-v2 check --state-dir DIR [options]\n"
@@ -24,6 +26,8 @@ const char shim_help[] =
         "  --namespace NAME    serve containerd's tasks too; with it\n"
         "  --events SOCKET     containerd's ttrpc socket, to be told of them, and\n"
         "  --cache-dir DIR     where their packed roots are kept\n"
+        "  --layer-mb N        they write to sparse disks of N MiB (default 10240) below\n"
+        "                      --disk-root; without that to memory\n"
         "  --containerd SOCKET containerd's own socket, for who asks whose they are\n"
         "  --ready-fd N        write \"ready\\n\" to this descriptor once the sockets listen\n"
         "  --log-level LEVEL   error, warning, info (default) or debug\n"
@@ -50,6 +54,7 @@ enum {
         OPT_EVENTS,
         OPT_CACHE_DIR,
         OPT_CONTAINERD,
+        OPT_LAYER_MB,
         OPT_READY_FD,
         OPT_LOG_LEVEL,
 };
@@ -66,6 +71,7 @@ static const struct option long_options[] = {
         { "events", required_argument, NULL, OPT_EVENTS },
         { "cache-dir", required_argument, NULL, OPT_CACHE_DIR },
         { "containerd", required_argument, NULL, OPT_CONTAINERD },
+        { "layer-mb", required_argument, NULL, OPT_LAYER_MB },
         { "ready-fd", required_argument, NULL, OPT_READY_FD },
         { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
         { "help", no_argument, NULL, 'h' },
@@ -87,6 +93,18 @@ static int parse_fd(const char *text, int *ret) {
             fcntl((int)value, F_GETFD) < 0)
                 return -EINVAL;
         *ret = (int)value;
+        return 0;
+}
+
+static int parse_layer(const char *text, uint32_t *ret) {
+        char *end;
+        unsigned long value;
+
+        errno = 0;
+        value = strtoul(text, &end, 10);
+        if (errno || end == text || *end || value < LAYER_MB_MIN || value > LAYER_MB_MAX)
+                return -EINVAL;
+        *ret = (uint32_t)value;
         return 0;
 }
 
@@ -125,6 +143,10 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
         case OPT_CONTAINERD:
                 o->containerd = value;
                 break;
+        case OPT_LAYER_MB:
+                if (parse_layer(value, &o->layer_mb) < 0)
+                        return usage(reterr, "--layer-mb is no number of MiB for a disk");
+                break;
         case OPT_READY_FD:
                 if (parse_fd(value, &o->ready_fd) < 0)
                         return usage(reterr, "--ready-fd is not an open descriptor");
@@ -146,7 +168,9 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
 }
 
 int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *reterr) {
-        shim_options o = { .ready_fd = -EBADF, .log_level = FERRY_LOG_INFO };
+        shim_options o = { .ready_fd = -EBADF,
+                           .layer_mb = LAYER_MB_DEFAULT,
+                           .log_level = FERRY_LOG_INFO };
         int option, r;
 
         opterr = 0;

@@ -3,6 +3,8 @@
 
 /* The shim's command line. */
 
+#include <stdint.h>
+
 #include "base/error.h"
 #include "base/log.h"
 
@@ -26,6 +28,7 @@ typedef struct shim_options {
         const char *events;     /* its ttrpc socket */
         const char *containerd; /* its gRPC socket */
         const char *cache_dir;  /* for its containers' roots */
+        uint32_t layer_mb;      /* of the disks that they write to, below disk_root */
         int ready_fd;           /* -EBADF: none */
         ferry_log_level log_level;
 } shim_options;

@@ -175,12 +175,14 @@ static int serve_tasks(shim *s) {
         int r;
 
         (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
-        r = task_service_new(s->server, s->event, s->sandbox, s->guest,
-                             &(task_options){ .namespace = s->options->namespace,
-                                              .events = s->options->events,
-                                              .address = s->options->containerd,
-                                              .cache_dir = s->options->cache_dir },
-                             on_shutdown, s, &s->tasks);
+        r = task_service_new(
+                s->server, s->event, s->sandbox, s->guest,
+                &(task_options){ .namespace = s->options->namespace,
+                                 .events = s->options->events,
+                                 .address = s->options->containerd,
+                                 .cache_dir = s->options->cache_dir,
+                                 .layer_mb = s->options->disk_root ? s->options->layer_mb : 0 },
+                on_shutdown, s, &s->tasks);
         if (r < 0)
                 return r;
         r = sandbox_service_new(s->server, s->event, s->sandbox, s->tasks, on_shutdown, s,

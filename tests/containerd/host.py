@@ -134,11 +134,11 @@ class Host:
             file.write(text)
         return path
 
-    def configure(self, roots):
-        """The shims that begin from now on pack into `roots`."""
-        self.roots = roots
+    def configure(self, roots=None, **more):
+        """The shims that begin from now on pack into `roots`; more: other fields of the configuration."""
+        self.roots = roots or self.roots
         self.write("ferry.json", json.dumps({"image": self.guest, "root": self.root,
-                                             "cache_dir": roots, "accelerator": "tcg"}))
+                                             "cache_dir": self.roots, "accelerator": "tcg", **more}))
 
     def build_guest(self):
         built = subprocess.run([self.ferry, "image", "build", "--containers", "--output", self.guest],
@@ -166,7 +166,7 @@ class Host:
         if not self.has_guest:
             self.build_guest()
         self.write("config.toml", self.config.format(folder=self.folder, socket=self.socket))
-        self.configure(self.roots)
+        self.configure()
         self.start()
         image = os.path.join(self.folder, "image.tar")
         write_image(image)

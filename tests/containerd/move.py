@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import host
 import network
@@ -171,6 +172,38 @@ def test_hosts_with_one_folder_of_roots(here, there):
     wait_clean(here)
     there.configure(own)
     introduce(there, "b", "10.9.0.2")
+
+
+def test_a_writable_disk(here, there):
+    """Both have one folder for it, so it goes from owner to owner; without that nothing is begun."""
+    disks_of_both = os.path.join(here.folder, "disks")
+    here.configure(disk_root=disks_of_both, layer_mb=512)
+    there.configure(disk_root=disks_of_both, layer_mb=512)
+    host.start(here, "e2", "busybox dd if=/dev/urandom of=/data bs=1M count=100 2>&1; md5sum /data >/sum; "
+               "while sleep 0.1; do echo tick >>/ticks; busybox sync; done")
+
+    def run(place, script):
+        return place.must("task", "exec", "--exec-id", str(time.monotonic_ns()), "e2", "sh", "-c",
+                          script).out
+
+    host.wait_for("its data", lambda: "tick\n" in run(here, "cat /ticks 2>&1; true"))
+    done = ferry(here, "--root", here.root, "migrate", "e2", "--to", there.root, check=False)
+    assert done.returncode == 5 and "disk root" in done.stderr, done
+    wait_clean(there)
+    introduce(here, "a", "10.9.0.1", "--disk-root", disks_of_both)
+    introduce(there, "b", "10.9.0.2", "--disk-root", disks_of_both)
+    for source, target in (here, there), (there, here):
+        move(source, target, "e2")
+        wait_clean(source)
+        ticks = run(target, "cat /ticks").count("tick\n")
+        host.wait_for("it writes on", lambda: run(target, "cat /ticks").count("tick\n") > ticks)
+    sums = run(here, "busybox dd if=/data iflag=direct bs=1M 2>/dev/null | md5sum; cat /sum").split()
+    assert sums[0] == sums[2], sums
+    host.remove(here, "e2")
+    wait_clean(here)
+    assert not os.listdir(disks_of_both), os.listdir(disks_of_both)
+    here.configure()
+    there.configure()
 
 
 def test_a_pod_there_and_back(here, there):

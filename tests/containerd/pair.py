@@ -51,9 +51,9 @@ def ferry(place, *words, check=True):
     return done
 
 
-def introduce(place, name, address):
+def introduce(place, name, address, *more):
     ferry(place, "--root", place.root, "host", "set", "--name", name, "--netns", place.netns,
-          "--address", address, "--containerd", place.socket, "--cache-dir", place.roots)
+          "--address", address, "--containerd", place.socket, "--cache-dir", place.roots, *more)
 
 
 def move(here, there, name, *options):
