@@ -260,8 +260,12 @@ def test_another_network_there(here, there):
         assert done.returncode != 0 and "/nonexistent" in done.stderr, done
         assert old.get("10.88.0.23") == "it moved\n"
         wait_clean(there)
+        new.mislead()
+        assert new.knows() == {(address, network.NOBODY) for address in new.addresses()}
         move(here, there, "d2", "--network", new.path)
         old.check_untouched()
+        host.wait_for("the announcements", lambda: new.knows() >= {
+            (address, mac) for address in new.addresses()})
         host.wait_for("the server there", lambda: new.get("10.89.0.23") == "it moved\n")
         assert new.get("fd00:89::23") == "it moved\n"
         result = there.must("task", "exec", "--exec-id", "e1", "d2", "sh", "-c",

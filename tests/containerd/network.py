@@ -12,6 +12,7 @@ import host
 
 LOOP = ("sh", "-c", "while :; do sleep 0.1; done")
 MAC = "02:fe:00:00:00:17"
+NOBODY = "02:fe:00:00:00:99"
 
 # busybox's wget needs the C library's lookup of services, which a static one has not got
 GET = "printf 'GET /page HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 60 {} {} | tail -n 1"
@@ -65,6 +66,21 @@ class Net:
     def get(self, address):
         return sh(f"ip netns exec {self.out} sh -c \"{GET.format(address, 8081)}\"")
 
+    def mislead(self):
+        """The neighbour outside remembers somebody else behind the pod's addresses, and does not ask
+        (STALE, with nothing to send)."""
+        for address in self.addresses():
+            sh(f"ip -n {self.out} neigh replace {address} lladdr {NOBODY} dev out0 nud stale")
+
+    def knows(self):
+        """Whom the neighbour remembers: pairs of an address and a MAC address."""
+        lines = sh(f"ip -n {self.out} neigh show dev out0").splitlines()
+        return {(words[0], words[words.index("lladdr") + 1])
+                for words in map(str.split, lines) if "lladdr" in words}
+
+    def addresses(self):
+        return f"10.{self.number}.0.23", f"fd00:{self.number}::23"
+
     def check_untouched(self):
         left = sh(f"tc -n {self.pod} qdisc show dev eth0 ingress; "
                   f"ip -n {self.pod} -o link show type tun")
@@ -93,7 +109,11 @@ def test_the_identity_that_cni_gave(place):
 
 def test_bytes_both_ways(place):
     with Net(place.folder, f"fn{os.getpid()}b") as net:
+        net.mislead()
+        assert net.knows() == {(address, NOBODY) for address in net.addresses()}
         place.must("run", "-d", "--runtime", host.RUNTIME, *net.flags(), host.IMAGE, "n2", *LOOP)
+        host.wait_for("the announcements", lambda: net.knows() >= {
+            (address, MAC) for address in net.addresses()})
         for address in "10.88.0.1", "fd00:88::1":
             page = inside(place, "n2", GET.format(address, 8080))
             assert page == "from the other side\n", page
