@@ -90,6 +90,13 @@ static bool may_go(const cli_context *cli, rpc_group *group, const mover *m,
         return good;
 }
 
+static bool is_session_id(const char *text) {
+        size_t n = strlen(text);
+
+        return n > 0 && n < SESSION_ID_SIZE &&
+               strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") == n;
+}
+
 static cli_exit run(const cli_context *cli, const cli_words *words, const void *values) {
         static const char *const names[] = { "the sandbox's NAME" };
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
@@ -110,6 +117,11 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return cli_fail_usage("migrate",
                                       "--network '%.64s': must be an absolute path, or none",
                                       v->network);
+        if (v->session_id && !is_session_id(v->session_id))
+                return cli_fail_usage("migrate",
+                                      "--session-id '%.64s': up to %u letters, digits "
+                                      "and '-'",
+                                      v->session_id, SESSION_ID_SIZE - 1);
         if (rpc_group_new(&group, &error) < 0 ||
             find_sandbox(cli->root, group, words->words[0], &name, &error) < 0 ||
             open_peers(cli, name, v->to, &from, &to, &error) < 0)
@@ -131,6 +143,9 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 m.deadline_usec = m.start_usec + v->timeout.value * USEC_PER_SEC;
         m.files = &files;
         m.network = v->network;
+        m.awaits = v->await_pod;
+        if (v->session_id)
+                snprintf(m.session_id, sizeof(m.session_id), "%s", v->session_id);
         code = migrate(cli, &m, &request.options, &error);
         mover_done(&m);
         migrate_request_done(&request);

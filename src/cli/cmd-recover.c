@@ -80,21 +80,22 @@ static bool is_left(const char *root, const char *name) {
 
 /* The shim of one host, started where it died, and what it knows. */
 static int look_at(recovery *r, place *p, const char *label, ferry_error *reterr) {
+        const char *name = peer_sandbox(p->host, r->name);
         bool has_shim = true;
         int e;
 
-        e = sandbox_check_exists(p->host->root, r->name, reterr);
+        e = sandbox_check_exists(p->host->root, name, reterr);
         if (e < 0)
                 return e;
-        if (!is_left(p->host->root, r->name))
+        if (!is_left(p->host->root, name))
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ESRCH,
                                        "no VM of %s is left to recover; `ferry --root %s stop %s` "
                                        "removes what remains",
-                                       r->name, p->host->root, r->name);
+                                       name, p->host->root, name);
         /* One that is just being killed still seems to be there. */
         for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
                 ferry_error_done(reterr);
-                (void)sandbox_has_shim(p->host->root, r->name, &has_shim, NULL);
+                (void)sandbox_has_shim(p->host->root, name, &has_shim, NULL);
                 e = p->host->operations->open(p->host, r->group, r->name, true, label, &p->shim,
                                               reterr);
                 if (e == 0)
@@ -162,6 +163,8 @@ static cli_exit finish_alone(const recovery *r) {
 static bool clear_leftover(recovery *r, place *p, const place *other) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
+        if (r->there.host->sandbox) /* pods of CRI's, which are CRI's to remove */
+                return false;
         if (!p->status || p->status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE ||
             !other->status ||
             other->status->vm_state != FERRY__SHIM__V1__VM_STATE__VM_STATE_RUNNING)
@@ -209,6 +212,8 @@ static int look_there(recovery *r, const char *target, ferry_error *reterr) {
                 e = peer_open(target, &r->there.host, reterr);
         if (e < 0)
                 return e;
+        if (r->recorded && outcome_is_same_place(r->recorded, target))
+                r->there.host->sandbox = pair_find_name(r->cli->root, r->name);
         e = look_at(r, &r->there, "the other host's shim", &error);
         if (e < 0 && error.code != FERRY_NOT_FOUND)
                 fprintf(stderr, "ferry: %s: %s\n", target, ferry_error_message(&error));
@@ -263,7 +268,10 @@ static cli_exit settle(recovery *r, ferry_error *error) {
         /* asked anew by mover_settle(), under their own names */
         source->shim = source->shim ? rpc_close(source->shim) : NULL;
         destination->shim = destination->shim ? rpc_close(destination->shim) : NULL;
-        m.made_destination = sandbox_check_exists(destination->host->root, r->name, NULL) == 0;
+        m.made_destination =
+                sandbox_check_exists(destination->host->root,
+                                     peer_sandbox(destination->host, r->name), NULL) == 0;
+        m.awaits = r->there.host && r->there.host->sandbox;
         code = tell(r, &m, mover_settle(&m, r->values->cancel));
         mover_done(&m);
         return code;

@@ -6,29 +6,51 @@
 #include "cli/calls.h"
 #include "cli/sandbox.h"
 
+#define NO_VM FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE
+
 static bool has_container(const shim_status *status, const char *id) {
         const Ferry__Shim__V1__Containerd *c = status->containerd;
 
+        if (c && strcmp(c->pod_id, id) == 0 && status->vm_state != NO_VM)
+                return true;
         for (size_t i = 0; c && i < c->n_containers; i++)
                 if (strcmp(c->containers[i]->id, id) == 0 && !c->containers[i]->migrated)
                         return true;
         return false;
 }
 
-/* One that does not answer has none that could be found. */
-static bool look_at(const char *root, rpc_group *group, const char *name, const char *id) {
+/* NULL: it does not answer. */
+static shim_status *ask(const char *root, rpc_group *group, const char *name) {
         _cleanup_(rpc_closep) rpc *shim = NULL;
         _cleanup_(freep) char *path = NULL;
         shim_status *status = NULL;
-        bool has_shim = false, found;
+        bool has_shim = false;
 
         if (sandbox_has_shim(root, name, &has_shim, NULL) < 0 || !has_shim ||
             sandbox_path(root, name, "shim.sock", &path, NULL) < 0 ||
             rpc_open(group, path, "the shim", &shim, NULL) < 0 ||
             call_status(shim, &status, NULL) < 0)
-                return false;
-        found = has_container(status, id);
-        protobuf_c_message_free_unpacked(&status->base, NULL);
+                return NULL;
+        return status;
+}
+
+/* One that does not answer has none that could be found. */
+static bool look_at(const char *root, rpc_group *group, const char *name, const char *id) {
+        shim_status *status = ask(root, group, name);
+        bool found = status && has_container(status, id);
+
+        if (status)
+                protobuf_c_message_free_unpacked(&status->base, NULL);
+        return found;
+}
+
+bool find_is_awaiting(const char *root, rpc_group *group, const char *name,
+                      const char *session_id) {
+        shim_status *status = ask(root, group, name);
+        bool found = status && strcmp(status->awaited_session, session_id) == 0;
+
+        if (status)
+                protobuf_c_message_free_unpacked(&status->base, NULL);
         return found;
 }
 

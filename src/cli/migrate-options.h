@@ -14,6 +14,8 @@ typedef struct migrate_values {
         const char *network; /* of containers: a namespace's path, or "none" */
         cli_number timeout;  /* seconds for all of it */
         bool check;
+        bool await_pod;
+        const char *session_id;
 
         cli_number handover, postcopy, encryption; /* as the wire's enums */
         cli_number bandwidth, channels, compress_workers;
@@ -27,7 +29,7 @@ typedef struct migrate_values {
         cli_number blackout_target, blackout_threshold; /* ms */
 } migrate_values;
 
-#define N_MIGRATE_OPTIONS 25U
+#define N_MIGRATE_OPTIONS 27U
 extern const cli_option migrate_options[N_MIGRATE_OPTIONS];
 
 /* The message and what it points to. */

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "cli/mover-await.h"
 #include "cli/mover-containers.h"
 
 #define TICK (100 * USEC_PER_MSEC)
@@ -94,8 +95,18 @@ static int check_source(mover *m, ferry_error *reterr) {
                                        "%s does not run%s%s", m->name,
                                        status->exit_reason[0] ? ": " : "", status->exit_reason);
         m->figures.predicted = TAKE_PTR(status->prediction);
+        if (m->awaits && !(status->containerd && status->containerd->pod_id[0]))
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "%s is no pod of CRI's (sandboxer \"shim\"): without "
+                                       "--await-pod",
+                                       m->name);
+        if (!m->awaits && status->containerd && status->containerd->pod_id[0])
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "%s is the pod %s of CRI's, which alone can make it at the "
+                                       "other host: with --await-pod",
+                                       m->name, status->containerd->pod_id);
         mover_take_containers(m, status);
-        return mover_check_containers(m, reterr);
+        return m->awaits ? 0 : mover_check_containers(m, reterr);
 }
 
 /* First of all the source says whether the sandbox, and the options, can be moved at all. */
@@ -116,6 +127,9 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         _cleanup_(message_freep) shim_status *status = NULL;
         int r;
 
+        r = m->awaits ? mover_await_pod(m, reterr) : 0;
+        if (r < 0)
+                return r;
         /* First: from the export on the session is open, and may have to be found again. */
         m->from->operations->remember(m->from, m->name, m->session_id, m->to);
         r = export_it(m, options, &exported, reterr);
@@ -123,8 +137,9 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
                 m->from->operations->remember(m->from, m->name, NULL, NULL);
         if (r < 0)
                 return r;
-        r = m->to->operations->start_destination(
-                m->to, m->name, m->containers ? m->containers->namespace_ : NULL, reterr);
+        if (!m->awaits)
+                r = m->to->operations->start_destination(
+                        m->to, m->name, m->containers ? m->containers->namespace_ : NULL, reterr);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "host %s", m->to->name);
         m->made_destination = true;
@@ -136,11 +151,12 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         r = mover_bring_images(m, exported->config, reterr);
         if (r < 0)
                 return r;
-        r = call_import(m->destination, m->session_id, m->name, exported->config, reterr);
+        r = call_import(m->destination, m->session_id, peer_sandbox(m->to, m->name),
+                        exported->config, reterr);
         mover_drop_images(m);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "the destination cannot take it");
-        r = mover_create_containers(m, reterr);
+        r = m->awaits ? mover_await_containers(m, reterr) : mover_create_containers(m, reterr);
         if (r < 0)
                 return r;
         r = call_prepare(m->destination, m->session_id, reterr);
@@ -338,6 +354,8 @@ static int close_session(const mover *m, rpc *shim, ferry_error *reterr) {
 static int clear(mover *m, peer *p, bool source, ferry_error *reterr) {
         int r;
 
+        if (m->awaits)
+                return 0; /* who made the pod removes it */
         if (source ? m->containers != NULL : m->n_created > 0) {
                 r = mover_remove_containers(m, source, reterr);
                 return r < 0 ? r : p->operations->wait_cleared(p, m->group, m->name, reterr);
@@ -354,7 +372,8 @@ int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
         /* Each by itself: the one may be well and the other not. The winner's first. */
         if (place == MOVER_AT_DESTINATION) {
                 r = close_session(m, m->destination, reterr);
-                m->from->operations->forward(m->from, m->name, m->to);
+                if (!m->awaits)
+                        m->from->operations->forward(m->from, m->name, m->to);
                 e = close_session(m, m->source, &error);
                 if (e == 0)
                         e = clear(m, m->from, true, &error);

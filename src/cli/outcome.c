@@ -180,8 +180,8 @@ static void print_report(const mover *m) {
 
         printf("%s runs on host %s (ferry --root %s status %s)\n"
                "  total     %s\n  passes    %u\n  sent      %s\n  blackout  %s\n",
-               m->name, m->to->name, m->to->root, m->name, format_duration(f->total_usec, total),
-               f->passes, format_bytes(f->bytes, bytes),
+               m->name, m->to->name, m->to->root, peer_sandbox(m->to, m->name),
+               format_duration(f->total_usec, total), f->passes, format_bytes(f->bytes, bytes),
                format_duration(f->blackout_usec, blackout));
         print_predicted(m);
         fflush(stdout);
@@ -218,7 +218,7 @@ cli_exit outcome_rolled_back(const cli_context *cli, mover *m, const ferry_error
         if (cli->json)
                 return conclude(cli, m, "rolled back", m->from->name, NULL);
         printf("%s runs on host %s (ferry --root %s status %s)\n", m->name, m->from->name,
-               m->from->root, m->name);
+               m->from->root, peer_sandbox(m->from, m->name));
         return CLI_EXIT_OK;
 }
 
@@ -257,7 +257,7 @@ static cli_exit gave_up(const cli_context *cli, mover *m, const ferry_error *err
         fprintf(stderr,
                 "ferry: gave up waiting; nothing was removed. To finish it:\n"
                 "  ferry --root %s recover %s --to %s --cancel\n",
-                m->from->root, m->name, m->to->root);
+                m->from->root, peer_sandbox(m->from, m->name), m->to->root);
         (void)conclude(cli, m, "gave up", "unknown", error);
         return CLI_EXIT_UNDECIDED;
 }
@@ -273,8 +273,10 @@ static cli_exit undecided(const cli_context *cli, mover *m, const ferry_error *e
                 "  If the other is lost for good: see --force of `ferry recover --help`\n"
                 "  To give it up, though it may be the only copy:\n"
                 "                            ferry --root %s stop %s --force\n",
-                ferry_error_message(error), m->name, m->from->root, m->name, m->to->root, m->name,
-                m->from->root, m->name, m->to->root, kept(m)->root, m->name);
+                ferry_error_message(error), m->name, m->from->root, peer_sandbox(m->from, m->name),
+                m->to->root, peer_sandbox(m->to, m->name), m->from->root,
+                peer_sandbox(m->from, m->name), m->to->root, kept(m)->root,
+                peer_sandbox(kept(m), m->name));
         (void)conclude(cli, m, "undecided", "unknown", error);
         return CLI_EXIT_UNDECIDED;
 }

@@ -17,9 +17,10 @@
 #define KEPT_SEC  86400
 
 void pair_remember(const char *root, const char *name, const char *session_id,
-                   const char *other_root) {
+                   const char *other_root, const char *other_name) {
         _cleanup_(freep) char *path = NULL, *text = NULL;
-        json_t *json = json_pack("{s:s, s:s}", "session_id", session_id, "other", other_root);
+        json_t *json = json_pack("{s:s, s:s, s:s*}", "session_id", session_id, "other", other_root,
+                                 "other_name", other_name);
 
         text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
         json_decref(json);
@@ -34,20 +35,33 @@ void pair_forget(const char *root, const char *name) {
                 (void)unlink(path);
 }
 
-char *pair_find(const char *root, const char *name, const char *session_id) {
+static json_t *read_pair(const char *root, const char *name) {
         _cleanup_(freep) char *path = NULL, *text = NULL;
-        const char *id = NULL, *other = NULL;
-        char *found = NULL;
-        json_t *json;
         size_t n;
 
         if (sandbox_path(root, name, FILE_NAME, &path, NULL) < 0 ||
             file_read(AT_FDCWD, path, FILE_MAX_, &text, &n) < 0)
                 return NULL;
-        json = json_loadb(text, n, 0, NULL);
+        return json_loadb(text, n, 0, NULL);
+}
+
+char *pair_find(const char *root, const char *name, const char *session_id) {
+        json_t *json = read_pair(root, name);
+        const char *id = NULL, *other = NULL;
+        char *found = NULL;
+
         if (json && json_unpack(json, "{s:s, s:s}", "session_id", &id, "other", &other) == 0 &&
             other[0] == '/' && (!session_id || strcmp(id, session_id) == 0))
                 found = strdup(other);
+        json_decref(json);
+        return found;
+}
+
+char *pair_find_name(const char *root, const char *name) {
+        json_t *json = read_pair(root, name);
+        const char *other = json_string_value(json_object_get(json, "other_name"));
+        char *found = other && sandbox_check_name(other, NULL) == 0 ? strdup(other) : NULL;
+
         json_decref(json);
         return found;
 }

@@ -7,13 +7,15 @@
 
 #include "base/error.h"
 
-/* Keeps quiet when it cannot be written. */
+/* Keeps quiet when it cannot be written. `other_name`: what it is called there; NULL: the same. */
 void pair_remember(const char *root, const char *name, const char *session_id,
-                   const char *other_root);
+                   const char *other_root, const char *other_name);
 void pair_forget(const char *root, const char *name);
 
 /* The other root, for this session or (NULL) for any; NULL when it is not known. Caller frees. */
 char *pair_find(const char *root, const char *name, const char *session_id);
+/* What it is called there; NULL: the same, or nothing is known. Caller frees. */
+char *pair_find_name(const char *root, const char *name);
 
 /* Where a sandbox that is not here any more has gone: <root>/.moved/NAME, for those who were busy
  * with it. A hint too, kept for a day, or until there is a sandbox of that name here again. */

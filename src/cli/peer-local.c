@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "cli/calls.h"
 #include "cli/end.h"
+#include "cli/find.h"
 #include "cli/host.h"
 #include "cli/launch.h"
 #include "cli/netns.h"
@@ -37,6 +38,12 @@ static host *host_of(peer *p) {
         return ((local_peer *)p)->host;
 }
 
+/* The sandbox's folder, or a file in it. */
+static int path_of(const peer *p, const char *name, const char *file, char **ret,
+                   ferry_error *reterr) {
+        return sandbox_path(p->root, peer_sandbox(p, name), file, ret, reterr);
+}
+
 static int start_destination(peer *p, const char *name, const char *namespace,
                              ferry_error *reterr) {
         const launch_containerd containerd = { .namespace = namespace,
@@ -53,8 +60,25 @@ static int start_destination(peer *p, const char *name, const char *namespace,
         return r;
 }
 
-static int open_shim(peer *p, rpc_group *group, const char *name, bool revive, const char *label,
-                     rpc **ret, ferry_error *reterr) {
+static int find_awaiting(peer *p, rpc_group *group, const char *session_id, char **ret,
+                         ferry_error *reterr) {
+        sandbox_names names;
+        int r;
+
+        *ret = NULL;
+        r = sandbox_list(host_of(p)->root, &names, reterr);
+        for (size_t i = 0; r == 0 && !*ret && i < names.n; i++)
+                if (find_is_awaiting(host_of(p)->root, group, names.names[i], session_id)) {
+                        *ret = strdup(names.names[i]);
+                        r = *ret ? 0 : ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
+                }
+        sandbox_names_done(&names);
+        return r;
+}
+
+static int open_shim(peer *p, rpc_group *group, const char *any_name, bool revive,
+                     const char *label, rpc **ret, ferry_error *reterr) {
+        const char *name = peer_sandbox(p, any_name);
         _cleanup_(freep) char *path = NULL;
         bool has_shim = true;
         int r;
@@ -80,7 +104,7 @@ static int give_socket(peer *p, rpc *shim, const char *name, const char *session
         _cleanup_(freep) char *path = NULL;
         int r;
 
-        r = sandbox_path(host_of(p)->root, name, "fd.sock", &path, reterr);
+        r = path_of(p, name, "fd.sock", &path, reterr);
         return r < 0 ? r : socket_pass(shim, path, session_id, fd, reterr);
 }
 
@@ -145,10 +169,15 @@ static int check_incoming(peer *p, const void *state, size_t n, json_t **ret, fe
 }
 
 static void remember(peer *p, const char *name, const char *session_id, const peer *other) {
-        if (session_id)
-                pair_remember(host_of(p)->root, name, session_id, other->root);
-        else
-                pair_forget(host_of(p)->root, name);
+        const char *here = peer_sandbox(p, name), *there;
+
+        if (!session_id) {
+                pair_forget(host_of(p)->root, here);
+                return;
+        }
+        there = peer_sandbox(other, name);
+        pair_remember(host_of(p)->root, here, session_id, other->root,
+                      strcmp(here, there) == 0 ? NULL : there);
 }
 
 static void forward(peer *p, const char *name, const peer *other) {
@@ -158,7 +187,7 @@ static void forward(peer *p, const char *name, const peer *other) {
 static void remove_images(peer *p, const char *name) {
         _cleanup_(freep) char *state_dir = NULL;
 
-        if (sandbox_path(host_of(p)->root, name, NULL, &state_dir, NULL) < 0)
+        if (path_of(p, name, NULL, &state_dir, NULL) < 0)
                 return;
         sandbox_remove_images(host_of(p)->cache_dir, state_dir);
         if (host_of(p)->disk_root)
@@ -192,7 +221,7 @@ static int wait_cleared(peer *p, rpc_group *group, const char *name, ferry_error
 static char *image_path(peer *p, const char *name, const char *digest) {
         _cleanup_(freep) char *state_dir = NULL;
 
-        return sandbox_path(host_of(p)->root, name, NULL, &state_dir, NULL) == 0
+        return path_of(p, name, NULL, &state_dir, NULL) == 0
                        ? sandbox_copy_path(host_of(p)->cache_dir, state_dir, digest)
                        : NULL;
 }
@@ -247,12 +276,14 @@ static peer *local_free(peer *p) {
         host_free(l->host);
         free(p->name);
         free(p->root);
+        free(p->sandbox);
         free(l);
         return NULL;
 }
 
 static const peer_operations operations = {
         .start_destination = start_destination,
+        .find_awaiting = find_awaiting,
         .open = open_shim,
         .connect = connect_from,
         .probe_link = probe_link,

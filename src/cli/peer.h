@@ -22,6 +22,9 @@ typedef struct peer_operations {
          * has none. */
         int (*start_destination)(peer *p, const char *name, const char *namespace,
                                  ferry_error *reterr);
+        /* *ret: the sandbox whose pod waits for this session; NULL: there is none. */
+        int (*find_awaiting)(peer *p, rpc_group *group, const char *session_id, char **ret,
+                             ferry_error *reterr);
         /* A connection to the sandbox's shim. With `revive` a shim that died is started again: it
          * finds its VM and its journal; else that is FERRY_FAILED_PRECONDITION. FERRY_NOT_FOUND
          * when the host has no such sandbox. */
@@ -62,7 +65,12 @@ struct peer {
         char *name;             /* the host's, for messages; owned */
         char *root;             /* "--root" for a message that tells how to look; owned */
         const char *containerd; /* its gRPC socket; NULL: it has none */
+        char *sandbox; /* what the one that is moved is called there; NULL: as everywhere; owned */
 };
+
+static inline const char *peer_sandbox(const peer *p, const char *name) {
+        return p->sandbox ? p->sandbox : name;
+}
 
 /* The host that `target` names: an absolute path of a state root. */
 int peer_open(const char *target, peer **ret, ferry_error *reterr);

@@ -235,7 +235,8 @@ static void test_pair(void **state) {
 
         assert_int_equal(sandbox_make(root, "web", NULL), 0);
         assert_null(pair_find(root, "web", NULL));
-        pair_remember(root, "web", "session-1", "/run/ferry-b");
+        pair_remember(root, "web", "session-1", "/run/ferry-b", NULL);
+        assert_null(pair_find_name(root, "web"));
         found = pair_find(root, "web", "session-1");
         assert_string_equal(found, "/run/ferry-b");
         assert_null(pair_find(root, "web", "session-2"));
@@ -245,7 +246,9 @@ static void test_pair(void **state) {
         assert_null(pair_find(root, "web", NULL));
         pair_forget(root, "web");
         assert_null(pair_find(root, "web", NULL));
-        pair_remember(root, "web", "session-1", "/run/ferry-b"); /* goes with the sandbox */
+        pair_remember(root, "web", "session-1", "/run/ferry-b", "../web");
+        assert_null(pair_find_name(root, "web"));
+        pair_remember(root, "web", "session-1", "/run/ferry-b", "pod"); /* goes with the sandbox */
         assert_int_equal(sandbox_remove(root, "web", NULL), 0);
 }
 

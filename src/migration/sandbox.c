@@ -30,6 +30,7 @@ struct sandbox {
         sd_event *event;
         char id[SANDBOX_ID_MAX + 1];
         bool own_network;
+        char *awaited_session; /* NULL: any */
         char *state_dir, *bridge, *qemu, *disk_root, *probe_cache, *image_folder;
         int dir_fd;
 
@@ -116,6 +117,7 @@ sandbox *sandbox_free(sandbox *sb) {
         sd_event_source_disable_unref(sb->network);
         sd_event_source_disable_unref(sb->discarded);
         fd_close(sb->dir_fd);
+        free(sb->awaited_session);
         free(sb->state_dir);
         free(sb->bridge);
         free(sb->qemu);
@@ -672,6 +674,20 @@ int sandbox_recover(sandbox *sb, sandbox_done done, void *userdata, ferry_error 
 
 session *sandbox_session(sandbox *sb) {
         return sb->session;
+}
+
+int sandbox_await_session(sandbox *sb, const char *session_id) {
+        char *copy = strdup(session_id);
+
+        if (!copy)
+                return -ENOMEM;
+        free(sb->awaited_session);
+        sb->awaited_session = copy;
+        return 0;
+}
+
+const char *sandbox_awaited_session(const sandbox *sb) {
+        return sb->awaited_session;
 }
 
 const char *sandbox_id(const sandbox *sb) {

@@ -103,6 +103,10 @@ int sandbox_disk_add(sandbox *sb, const vm_disk *disk, sandbox_done done, void *
 int sandbox_disk_remove(sandbox *sb, const char *serial, sandbox_done done, void *userdata,
                         ferry_error *reterr);
 
+/* From here on no other session than this may be imported; "": none at all. */
+int sandbox_await_session(sandbox *sb, const char *session_id);
+const char *sandbox_awaited_session(const sandbox *sb); /* NULL: any is fine */
+
 /* Before the shim exits by itself: rolls back what it owns, discards what is certainly not its
  * own, leaves the rest to the journal. `done` always comes. */
 void sandbox_retire(sandbox *sb, sandbox_done done, void *userdata);

@@ -12,6 +12,17 @@ static int check_place(const session *s, ferry_error *reterr) {
         return 0;
 }
 
+static int check_awaited(const session *s, const char *id, ferry_error *reterr) {
+        const char *awaited = sandbox_awaited_session(s->sb);
+
+        if (!awaited || strcmp(awaited, id) == 0)
+                return 0;
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                               awaited[0] ? "this shim's pod waits for the session %s"
+                                          : "this shim's pod has ended%s",
+                               awaited);
+}
+
 static int check_import(session *s, const char *id, const char *sandbox_name, const uint8_t *data,
                         size_t n, migration_state **ret, migration_options *ret_options,
                         ferry_error *reterr) {
@@ -26,6 +37,9 @@ static int check_import(session *s, const char *id, const char *sandbox_name, co
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "sandbox_id: this shim is for sandbox %s, not for \"%.60s\"",
                                        sandbox_id(s->sb), sandbox_name);
+        r = check_awaited(s, id, reterr);
+        if (r < 0)
+                return r;
         if (s->importing)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "another import is under way");

@@ -3,13 +3,16 @@
 
 #include <string.h>
 
+#include "base/log.h"
 #include "google/protobuf/timestamp.pb-c.h"
+#include "migration/journal.h"
 #include "migration/session.h"
 #include "sandbox.ttrpc.h"
 #include "services/task-internal.h"
 
 #define ID_MAX      256U
 #define WAITERS_MAX 64U
+#define CRI_TYPE    "runtime.v1.PodSandboxConfig"
 #define KILLED      137U
 /* A Go client that sees the end of the connection with the answer may take the one or the other: it
  * gets the answer first. */
@@ -27,9 +30,12 @@ typedef enum pod_state {
 struct sandbox_service {
         sandbox *sb;
         task_service *tasks;
+        void (*on_boot)(void *userdata);
         void (*on_shutdown)(void *userdata);
         void *userdata;
         pod_state state;
+        bool awaits;        /* its VM comes from elsewhere, and is not here yet */
+        bool imported;      /* and is on its way */
         char *id, *network; /* the namespace's path */
         uint64_t created_at_usec, exited_at_usec;
         sd_event *event;
@@ -50,31 +56,100 @@ static bool is_ours(const sandbox_service *s, ttrpc_call *call, const char *id) 
 
 /* ---- the beginning ---- */
 
+static const char *find_annotation(Containerd__Runtime__Sandbox__V1__Annotation *const *all,
+                                   size_t n) {
+        for (size_t i = 0; i < n; i++)
+                if (strcmp(all[i]->key, ANNOTATION_SESSION) == 0)
+                        return all[i]->value;
+        return NULL;
+}
+
+/* *ret: the session that its VM is to come with; NULL: it boots. Of the request itself, or of CRI's
+ * configuration of the pod. */
+static int find_session(const Containerd__Runtime__Sandbox__V1__CreateSandboxRequest *q, char **ret,
+                        ferry_error *reterr) {
+        Containerd__Runtime__Sandbox__V1__PodSandboxConfig *config = NULL;
+        const char *found = find_annotation(q->annotations, q->n_annotations);
+
+        *ret = NULL;
+        if (!found && q->options && strcmp(q->options->type_url, CRI_TYPE) == 0) {
+                config = containerd__runtime__sandbox__v1__pod_sandbox_config__unpack(
+                        NULL, q->options->value.len, q->options->value.data);
+                if (!config)
+                        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EBADMSG,
+                                               "options: no " CRI_TYPE);
+                found = find_annotation(config->annotations, config->n_annotations);
+        }
+        if (found)
+                *ret = strdup(found);
+        if (config)
+                containerd__runtime__sandbox__v1__pod_sandbox_config__free_unpacked(config, NULL);
+        if (!found)
+                return 0;
+        if (!*ret)
+                return ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
+        return journal_session_id_is_valid(*ret)
+                       ? 0
+                       : ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                         "annotation " ANNOTATION_SESSION
+                                         ": \"%.60s\" is no session's id",
+                                         *ret);
+}
+
+static int check_create(const sandbox_service *s,
+                        const Containerd__Runtime__Sandbox__V1__CreateSandboxRequest *q,
+                        ferry_error *reterr) {
+        if (s->state != POD_NONE || s->tasks->n_tasks > 0)
+                return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
+                                       "this shim has a sandbox");
+        if (q->sandbox_id[0] == '\0' || strlen(q->sandbox_id) > ID_MAX)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "a sandbox's id has 1 to %u bytes", ID_MAX);
+        return 0;
+}
+
+/* What it runs in: a VM of its own, that boots from now on, or one that is to come. */
+static int provide(sandbox_service *s, const char *session_id, ferry_error *reterr) {
+        int r;
+
+        if (!session_id && s->on_boot && sandbox_get_vm_state(s->sb) == SANDBOX_VM_NONE) {
+                s->on_boot(s->userdata);
+                return 0;
+        }
+        if (!session_id)
+                return 0;
+        if (sandbox_get_vm_state(s->sb) != SANDBOX_VM_NONE)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "this shim has a VM of its own, and waits for none");
+        r = sandbox_await_session(s->sb, session_id);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "sandbox");
+        s->awaits = true;
+        return 0;
+}
+
 static void on_create(ttrpc_call *call,
                       const Containerd__Runtime__Sandbox__V1__CreateSandboxRequest *q,
                       void *userdata) {
+        _cleanup_(freep) char *id = strdup(q->sandbox_id), *network = strdup(q->netns_path);
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(freep) char *session_id = NULL;
         sandbox_service *s = userdata;
-        char *id, *network;
+        int r;
 
-        if (s->state != POD_NONE || s->tasks->n_tasks > 0) {
-                (void)ttrpc_call_fail(call, TTRPC_ALREADY_EXISTS, "this shim has a sandbox");
+        r = id && network ? check_create(s, q, &error)
+                          : ferry_error_set_errno(&error, -ENOMEM, "sandbox");
+        if (r == 0)
+                r = find_session(q, &session_id, &error);
+        if (r == 0)
+                r = provide(s, session_id, &error);
+        if (r < 0) {
+                call_fail(call, r, &error);
                 return;
         }
-        if (q->sandbox_id[0] == '\0' || strlen(q->sandbox_id) > ID_MAX) {
-                (void)ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT,
-                                      "a sandbox's id has 1 to %u bytes", ID_MAX);
-                return;
-        }
-        id = strdup(q->sandbox_id);
-        network = strdup(q->netns_path);
-        if (!id || !network) {
-                free(id);
-                free(network);
-                (void)ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "out of memory");
-                return;
-        }
-        s->id = id;
-        s->network = network;
+        s->id = TAKE_PTR(id);
+        s->tasks->pod_id = s->id;
+        s->network = TAKE_PTR(network);
         s->state = POD_CREATED;
         (void)containerd_runtime_sandbox_v1_sandbox_create_sandbox_reply(call, NULL);
 }
@@ -135,8 +210,12 @@ static void on_start(ttrpc_call *call,
                                       "the sandbox was started before");
                 return;
         }
-        s->state = POD_STARTING;
         s->starting = ttrpc_call_ref(call);
+        if (s->awaits) {
+                started(s);
+                return;
+        }
+        s->state = POD_STARTING;
         sandbox_service_look(s);
 }
 
@@ -230,6 +309,8 @@ static void ended(sandbox_service *s) {
                 return;
         s->state = POD_ENDED;
         s->exited_at_usec = wall_usec();
+        if (s->awaits && sandbox_await_session(s->sb, "") < 0)
+                log_warning("out of memory");
         while (s->n_waiters > 0) {
                 ttrpc_call *call = s->waiters[--s->n_waiters];
 
@@ -250,7 +331,7 @@ static void on_stop(ttrpc_call *call, const Containerd__Runtime__Sandbox__V1__St
 
         if (!is_ours(s, call, q->sandbox_id) || !task_may_change(s->tasks, call))
                 return;
-        if (s->state == POD_ENDED || s->state == POD_CREATED) {
+        if (s->state == POD_ENDED || s->state == POD_CREATED || s->awaits) {
                 ended(s);
                 (void)containerd_runtime_sandbox_v1_sandbox_stop_sandbox_reply(call, NULL);
                 return;
@@ -260,7 +341,8 @@ static void on_stop(ttrpc_call *call, const Containerd__Runtime__Sandbox__V1__St
                 return;
         }
         s->stopping = ttrpc_call_ref(call);
-        r = sandbox_stop(s->sb, false, NULL, NULL, &error);
+        /* no session is open: forced only means that it may still be starting */
+        r = sandbox_stop(s->sb, true, NULL, NULL, &error);
         if (r < 0) {
                 call_fail(call, r, &error);
                 s->stopping = ttrpc_call_unref(s->stopping);
@@ -279,7 +361,9 @@ static void on_shutdown(ttrpc_call *call,
                         void *userdata) {
         sandbox_service *s = userdata;
 
-        if (!is_ours(s, call, q->sandbox_id) || !task_may_change(s->tasks, call))
+        /* none at all: its creation was refused */
+        if ((s->state != POD_NONE && !is_ours(s, call, q->sandbox_id)) ||
+            !task_may_change(s->tasks, call))
                 return;
         ended(s);
         (void)containerd_runtime_sandbox_v1_sandbox_shutdown_sandbox_reply(call, NULL);
@@ -292,19 +376,47 @@ static void on_shutdown(ttrpc_call *call,
 
 /* ---- the service ---- */
 
+static void expect_network(const sandbox_service *s) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (task_network_expect(s->tasks->network, s->network, &error) < 0)
+                log_error("the pod's network: %s", ferry_error_message(&error));
+}
+
+/* Its VM is here once it runs. A session that came to nothing is its end. */
+static void look_for_arrival(sandbox_service *s, sandbox_vm_state state) {
+        session_status status;
+
+        session_get_status(sandbox_session(s->sb), &status);
+        if (state == SANDBOX_VM_RUNNING || state == SANDBOX_VM_PAUSED)
+                s->awaits = false;
+        else if (status.state == MIG_D_IMPORTED && !s->imported) {
+                s->imported = true;
+                expect_network(s);
+        } else if (s->imported && !session_is_open(sandbox_session(s->sb)))
+                ended(s);
+}
+
 static int on_look(sd_event_source *source, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         sandbox_service *s = userdata;
         sandbox_vm_state state = sandbox_get_vm_state(s->sb);
 
+        if (s->awaits) {
+                look_for_arrival(s, state);
+                return 0;
+        }
         if (state == SANDBOX_VM_STARTING)
                 return 0;
         if (state == SANDBOX_VM_RUNNING && s->state == POD_STARTING)
                 go_on_starting(s);
         else if (state == SANDBOX_VM_NONE || state == SANDBOX_VM_STOPPED) {
                 if (s->starting) {
+                        const char *reason = sandbox_exit_reason(s->sb);
+
                         ferry_error_set(&error, FERRY_UNAVAILABLE, -ESRCH,
-                                        "the sandbox's VM has ended");
+                                        "the sandbox's VM has ended%s%s", reason ? ": " : "",
+                                        reason ? reason : "");
                         start_failed(s, -ESRCH, &error);
                 }
                 if (s->state == POD_READY || s->stopping)
@@ -318,8 +430,8 @@ void sandbox_service_look(sandbox_service *s) {
 }
 
 int sandbox_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, task_service *tasks,
-                        void (*on_shutdown_)(void *userdata), void *userdata,
-                        sandbox_service **ret) {
+                        void (*on_boot)(void *userdata), void (*on_shutdown_)(void *userdata),
+                        void *userdata, sandbox_service **ret) {
         static const containerd_runtime_sandbox_v1_sandbox_methods methods = {
                 .create_sandbox = on_create,
                 .start_sandbox = on_start,
@@ -338,6 +450,7 @@ int sandbox_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, task
         *s = (sandbox_service){ .event = sd_event_ref(event),
                                 .sb = sb,
                                 .tasks = tasks,
+                                .on_boot = on_boot,
                                 .on_shutdown = on_shutdown_,
                                 .userdata = userdata };
         r = sd_event_add_defer(event, &s->look, on_look, s);

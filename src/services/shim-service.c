@@ -173,6 +173,8 @@ static status_parts *status_parts_new(const shim_service *service) {
         p->response.shim_version = (char *)FERRY_VERSION;
         p->response.shim_pid = (uint32_t)getpid();
         fill_vm(service, p);
+        if (sandbox_awaited_session(service->sb))
+                p->response.awaited_session = (char *)sandbox_awaited_session(service->sb);
         p->response.owner = owner_of(service->sb, &p->status);
         if (mig_state_get(p->status.state)->side != MIG_SIDE_NONE)
                 fill_session(p);

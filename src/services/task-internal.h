@@ -76,7 +76,8 @@ struct task_service {
         task_network *network;
         task_events *events; /* NULL: nobody listens */
         char *cache_dir, *namespace, *address;
-        uint32_t layer_mb; /* of the disks that containers write to; 0: they write to memory */
+        uint32_t layer_mb;  /* of the disks that containers write to; 0: they write to memory */
+        const char *pod_id; /* NULL: none was created; the sandbox service's */
         void (*on_shutdown)(void *userdata);
         void *userdata;
         task *tasks;

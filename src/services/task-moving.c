@@ -355,7 +355,7 @@ void task_claim(task_service *s, ttrpc_call *call, const Containerd__Task__V2__C
 
         r = find_claimed(s, q, source_id, &at, &error);
         if (r == 0)
-                r = task_network_expect(s->network, q->bundle, &error);
+                r = task_network_expect_of(s->network, q->bundle, &error);
         if (r == 0)
                 r = note_place(s, q, &error);
         if (r < 0) {

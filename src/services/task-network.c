@@ -335,15 +335,12 @@ static int read_network(const char *bundle, char **ret, ferry_error *reterr) {
         return 0;
 }
 
-int task_network_expect(task_network *n, const char *bundle, ferry_error *reterr) {
-        _cleanup_(freep) char *path = NULL;
+int task_network_expect(task_network *n, const char *path, ferry_error *reterr) {
         _cleanup_(closep) int fd = -EBADF;
         nic_network network;
         int r;
 
-        r = read_network(bundle, &path, reterr);
-        if (r == 0)
-                r = open_named(path, &fd, reterr);
+        r = open_named(path, &fd, reterr);
         if (r == 0)
                 r = judge(n, fd, path, false, reterr);
         if (r != 0)
@@ -358,9 +355,19 @@ int task_network_expect(task_network *n, const char *bundle, ferry_error *reterr
         r = nic_look(fd, &network, reterr);
         if (r < 0)
                 return r == -ENODEV ? 0 : r;
+        n->expected_path = strdup(path);
+        if (!n->expected_path)
+                return ferry_error_set_errno(reterr, -ENOMEM, "network");
         n->expected_fd = TAKE_FD(fd);
-        n->expected_path = TAKE_PTR(path);
         return 0;
+}
+
+int task_network_expect_of(task_network *n, const char *bundle, ferry_error *reterr) {
+        _cleanup_(freep) char *path = NULL;
+        int r;
+
+        r = read_network(bundle, &path, reterr);
+        return r < 0 ? r : task_network_expect(n, path, reterr);
 }
 
 static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {

@@ -23,9 +23,10 @@ int task_network_join(task_network *n, const char *path, sandbox_done done, void
  * own namespace, which is that of the pid that containerd knows. */
 int task_network_join_late(task_network *n, sandbox_done done, void *userdata, ferry_error *reterr);
 
-/* For a guest that is still to come here: it is to have the network of that bundle's namespace, as
- * above. Errors are those that can be known by now. */
-int task_network_expect(task_network *n, const char *bundle, ferry_error *reterr);
+/* For a guest that is still to come here: it is to have the network of that namespace, or of that
+ * bundle's, as above. Errors are those that can be known by now. */
+int task_network_expect(task_network *n, const char *path, ferry_error *reterr);
+int task_network_expect_of(task_network *n, const char *bundle, ferry_error *reterr);
 /* The VM's state has changed: does what can be done by now of what is expected. `runs_here`: the
  * guest can be told. */
 void task_network_look(task_network *n, bool runs_here);

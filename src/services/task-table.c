@@ -183,6 +183,8 @@ void task_service_get_status(const task_service *s, task_status *ret) {
         ferry__shim__v1__containerd__init(&ret->message);
         ret->message.address = s->address;
         ret->message.namespace_ = s->namespace;
+        if (s->pod_id)
+                ret->message.pod_id = (char *)s->pod_id;
         ret->message.containers = ret->pointers;
         for (const task *t = s->tasks; t; t = t->next)
                 add_status(ret, t, false);

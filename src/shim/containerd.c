@@ -234,6 +234,15 @@ static int make_place(const request *q, char **ret_config, ferry_error *reterr) 
         return 0;
 }
 
+/* Asked by containerd 2's controller of sandboxes, which talks to version 3 only. Others take a
+ * plain address for version 2, and the oldest take nothing else. */
+static bool is_of_a_pod(void) {
+        char folder[PATH_MAX];
+
+        return getcwd(folder, sizeof(folder)) &&
+               strstr(folder, "/io.containerd.sandbox.controller.v1.shim/");
+}
+
 static size_t fill_argv(request *q, const char *config, const char *cache,
                         const char *argv[ARGV_MAX]) {
         const char *events = getenv("TTRPC_ADDRESS");
@@ -270,6 +279,8 @@ static size_t fill_argv(request *q, const char *config, const char *cache,
                 argv[n++] = "--events";
                 argv[n++] = events;
         }
+        if (is_of_a_pod())
+                argv[n++] = "--pod";
         if (q->debug) {
                 argv[n++] = "--log-level";
                 argv[n++] = "debug";
@@ -331,15 +342,6 @@ static int wait_ready(const request *q, int fd, ferry_error *reterr) {
                 return 0;
         return ferry_error_set(reterr, FERRY_INTERNAL, -EIO,
                                "the shim did not start: %s/shim.log says why", q->state_dir);
-}
-
-/* Asked by containerd 2's controller of sandboxes, which talks to version 3 only. Others take a
- * plain address for version 2, and the oldest take nothing else. */
-static bool is_of_a_pod(void) {
-        char folder[PATH_MAX];
-
-        return getcwd(folder, sizeof(folder)) &&
-               strstr(folder, "/io.containerd.sandbox.controller.v1.shim/");
 }
 
 /* containerd 1.6 finds the shim again by this file. */

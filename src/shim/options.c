@@ -19,6 +19,7 @@ const char shim_help[] =
         "  --id NAME           the sandbox's name\n"
         "  --config FILE       boot this VM (docs/vm-config.md); without it the shim waits for a\n"
         "                      sandbox to be imported\n"
+        "  --pod               boot it when CreateSandbox asks for it (with --namespace)\n"
         "  --bridge IFNAME     this host's bridge for the sandbox's network\n"
         "  --qemu PATH         this host's QEMU for sandboxes that arrive\n"
         "  --disk-root DIR     writable disks of sandboxes that arrive lie below it\n"
@@ -46,6 +47,7 @@ enum {
         OPT_STATE_DIR = 256,
         OPT_ID,
         OPT_CONFIG,
+        OPT_POD,
         OPT_BRIDGE,
         OPT_QEMU,
         OPT_DISK_ROOT,
@@ -63,6 +65,7 @@ static const struct option long_options[] = {
         { "state-dir", required_argument, NULL, OPT_STATE_DIR },
         { "id", required_argument, NULL, OPT_ID },
         { "config", required_argument, NULL, OPT_CONFIG },
+        { "pod", no_argument, NULL, OPT_POD },
         { "bridge", required_argument, NULL, OPT_BRIDGE },
         { "qemu", required_argument, NULL, OPT_QEMU },
         { "disk-root", required_argument, NULL, OPT_DISK_ROOT },
@@ -118,6 +121,9 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
                 break;
         case OPT_CONFIG:
                 o->config = value;
+                break;
+        case OPT_POD:
+                o->pod = true;
                 break;
         case OPT_BRIDGE:
                 o->bridge = value;

@@ -3,6 +3,7 @@
 
 /* The shim's command line. */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -20,6 +21,7 @@ typedef struct shim_options {
         const char *id;
         const char *state_dir;
         const char *config; /* NULL: none is booted */
+        bool pod;           /* not before its pod is created */
         const char *bridge;
         const char *qemu;
         const char *disk_root;

@@ -164,6 +164,34 @@ static void on_shutdown(void *userdata) {
         }
 }
 
+static void fail(shim *s, const char *what, const ferry_error *error) {
+        ferry_error_set(&s->failure, error && error->code ? error->code : FERRY_INTERNAL, -EIO,
+                        "%s: %s", what, ferry_error_message(error));
+        end(s);
+}
+
+static void on_booted(int r, const ferry_error *error, void *userdata) {
+        shim *s = userdata;
+
+        if (r == 0)
+                log_info("the VM runs");
+        else if (s->options->pod) /* StartSandbox is told, and ShutdownSandbox is the end */
+                log_error("the VM did not start: %s", ferry_error_message(error));
+        else
+                fail(s, "the VM did not start", error);
+}
+
+static void boot(void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(vm_config_freep) vm_config *config = NULL;
+        shim *s = userdata;
+
+        if (vm_config_read(s->options->config, &config, &error) < 0)
+                fail(s, s->options->config, &error);
+        else if (sandbox_boot(s->sandbox, config, on_booted, s, &error) < 0)
+                fail(s, "the VM did not start", &error);
+}
+
 static void on_sandbox_change(void *userdata) {
         const shim *s = userdata;
 
@@ -185,8 +213,8 @@ static int serve_tasks(shim *s) {
                 on_shutdown, s, &s->tasks);
         if (r < 0)
                 return r;
-        r = sandbox_service_new(s->server, s->event, s->sandbox, s->tasks, on_shutdown, s,
-                                &s->pods);
+        r = sandbox_service_new(s->server, s->event, s->sandbox, s->tasks,
+                                s->options->config ? boot : NULL, on_shutdown, s, &s->pods);
         if (r < 0)
                 return r;
         shim_service_set_tasks(s->service, s->tasks);
@@ -246,31 +274,6 @@ static int watch_signals(shim *s, ferry_error *reterr) {
         return 0;
 }
 
-static void fail(shim *s, const char *what, const ferry_error *error) {
-        ferry_error_set(&s->failure, error && error->code ? error->code : FERRY_INTERNAL, -EIO,
-                        "%s: %s", what, ferry_error_message(error));
-        end(s);
-}
-
-static void on_booted(int r, const ferry_error *error, void *userdata) {
-        shim *s = userdata;
-
-        if (r < 0)
-                fail(s, "the VM did not start", error);
-        else
-                log_info("the VM runs");
-}
-
-static void boot(shim *s) {
-        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        _cleanup_(vm_config_freep) vm_config *config = NULL;
-
-        if (vm_config_read(s->options->config, &config, &error) < 0)
-                fail(s, s->options->config, &error);
-        else if (sandbox_boot(s->sandbox, config, on_booted, s, &error) < 0)
-                fail(s, "the VM did not start", &error);
-}
-
 static void on_recovered(int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         shim *s = userdata;
@@ -290,7 +293,7 @@ static void on_recovered(int r, const ferry_error *error, void *userdata) {
         guest_access_begin(s->guest);
         if (sandbox_vm(s->sandbox) || session_is_open(sandbox_session(s->sandbox)))
                 log_info("took the sandbox over");
-        else if (s->options->config)
+        else if (s->options->config && !s->options->pod)
                 boot(s);
 }
 

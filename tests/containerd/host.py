@@ -221,6 +221,14 @@ def tap(cases):
     return failed
 
 
+def run_tests(names, *places):
+    """Those among `names`; with $ONLY, of which that is a part of the name."""
+    wanted = os.environ.get("ONLY", "")
+    return tap([(name[len("test_"):].replace("_", " "), lambda test=test: test(*places))
+                for name, test in names.items()
+                if name.startswith("test_") and wanted in name])
+
+
 def run(place, name, *arguments, flags=(), **more):
     return place.ctr("run", "--rm", "--runtime", RUNTIME, *flags, IMAGE, name, *arguments,
                      **more)
@@ -259,9 +267,6 @@ def fetch(tool, folder, suite):
 def main(names):
     """The tests among `names`, on a host of their own."""
     ferry, shim = sys.argv[1:3]
-    wanted = os.environ.get("ONLY", "")
     with Host(ferry, shim, fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None) as place:
-        failed = tap([(name[len("test_"):].replace("_", " "), lambda test=test: test(place))
-                      for name, test in names.items()
-                      if name.startswith("test_") and wanted in name])
+        failed = run_tests(names, place)
     sys.exit(failed)

@@ -361,11 +361,7 @@ def test_its_network(here, there):
 def main():
     binaries = host.fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None
     with Pair(*sys.argv[1:3], binaries) as (here, there):
-        wanted = os.environ.get("ONLY", "")
-        failed = host.tap([(name[len("test_"):].replace("_", " "),
-                            lambda test=test: test(here, there))
-                           for name, test in globals().items()
-                           if name.startswith("test_") and wanted in name])
+        failed = host.run_tests(globals(), here, there)
     sys.exit(failed)
 
 

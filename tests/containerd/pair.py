@@ -64,8 +64,8 @@ def move(here, there, name, *options):
 class Pair:
     """(here, there), which know each other as hosts a and b."""
 
-    def __init__(self, ferry_program, shim, binaries=None):
-        self.programs = ferry_program, shim, binaries
+    def __init__(self, ferry_program, shim, binaries=None, prepare=lambda place: None):
+        self.programs, self.prepare = (ferry_program, shim, binaries), prepare
         self.network, self.hosts = Network(), []
 
     def __enter__(self):
@@ -75,6 +75,7 @@ class Pair:
                 place = host.Host(*self.programs, netns=name,
                                   guest=self.hosts[0].guest if self.hosts else None)
                 self.hosts.append(place)
+                self.prepare(place)
                 place.__enter__()
                 introduce(place, "ab"[number - 1], f"10.9.0.{number}")
         except BaseException:
