@@ -1,53 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 #include "shim/containerd.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "google/protobuf/timestamp.pb-c.h"
-#include "migration/journal.h"
 #include "migration/place.h"
-#include "migration/sandbox-images.h"
-#include "migration/sandbox.h"
 #include "oci/oci.h"
 #include "services/annotations.h"
 #include "services/bundle.h"
-#include "shim/containerd-config.h"
-#include "task.pb-c.h"
-#include "vm/nic.h"
-#include "vm/record.h"
+#include "shim/containerd-request.h"
 
-#define ID_SIZE    (SANDBOX_ID_MAX + 1)
 #define READY_FD   3
 #define READY_MSEC 20000
-#define END_USEC   (3 * USEC_PER_SEC) /* containerd gives `delete` five seconds */
-#define END_STEP   (10 * USEC_PER_MSEC)
-#define KILLED     (128U + SIGKILL)
 #define ARGV_MAX   32U
 
-typedef struct request {
-        const char *namespace, *address, *id, *bundle;
-        bool debug, is_delete;
-        char *pod;       /* the id of the sandbox that this one belongs to; NULL: its own */
-        char *came_with; /* the sandbox that it came with, which is here; NULL: none */
-        char sandbox[ID_SIZE];
-        char *state_dir;
-        char layer_mb[16];
-        containerd_config *config;
-} request;
-
-static void request_done(request *q) {
+static void request_done(containerd_request *q) {
         free(q->state_dir);
         free(q->pod);
         free(q->came_with);
@@ -67,7 +42,7 @@ bool containerd_calls(int argc, char **argv) {
         return verb && namespace;
 }
 
-static int take_flag(request *q, const char *name, const char *value) {
+static int take_flag(containerd_request *q, const char *name, const char *value) {
         if (strcmp(name, "namespace") == 0)
                 q->namespace = value;
         else if (strcmp(name, "address") == 0)
@@ -82,7 +57,7 @@ static int take_flag(request *q, const char *name, const char *value) {
 }
 
 /* Go's flags: one dash or two, the value behind or after "=". */
-static int parse(int argc, char **argv, request *q, ferry_error *reterr) {
+static int parse(int argc, char **argv, containerd_request *q, ferry_error *reterr) {
         for (int i = 1; i < argc; i++) {
                 const char *name = argv[i] + strspn(argv[i], "-");
                 const char *equals = strchr(name, '=');
@@ -116,7 +91,7 @@ static int parse(int argc, char **argv, request *q, ferry_error *reterr) {
 }
 
 /* A container of a pod says so in its bundle, where containerd calls us. */
-static void read_annotations(request *q) {
+static void read_annotations(containerd_request *q) {
         _cleanup_(freep) char *text = NULL;
         size_t n;
 
@@ -130,7 +105,7 @@ static void read_annotations(request *q) {
         }
 }
 
-static int name_by_hash(request *q, ferry_error *reterr) {
+static int name_by_hash(containerd_request *q, ferry_error *reterr) {
         char name[PLACE_NAME_SIZE];
 
         if (place_name(q->address, q->namespace, q->pod ? q->pod : q->id, name) < 0)
@@ -141,7 +116,7 @@ static int name_by_hash(request *q, ferry_error *reterr) {
 }
 
 /* The same container, or pod, of the same containerd has the same place. */
-static int find_place(request *q, ferry_error *reterr) {
+static int find_place(containerd_request *q, ferry_error *reterr) {
         int r;
 
         r = containerd_config_read(&q->config, reterr);
@@ -166,27 +141,6 @@ static int find_place(request *q, ferry_error *reterr) {
         return 0;
 }
 
-/* Whether a shim holds the place; *ret_lock otherwise, or -EBADF when there is no place. */
-static bool has_shim(const request *q, int *ret_lock) {
-        _cleanup_(freep) char *path = NULL;
-        int fd;
-
-        *ret_lock = -EBADF;
-        if (asprintf(&path, "%s/shim.lock", q->state_dir) < 0) {
-                path = NULL;
-                return true;
-        }
-        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0)
-                return false;
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-                fd_close(fd);
-                return true;
-        }
-        *ret_lock = fd;
-        return false;
-}
-
 /* ---- start ---- */
 
 static int make_folders(const char *path, mode_t mode) {
@@ -205,7 +159,7 @@ static int make_folders(const char *path, mode_t mode) {
         return mkdir(copy, mode) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-static int make_place(const request *q, char **ret_config, ferry_error *reterr) {
+static int make_place(const containerd_request *q, char **ret_config, ferry_error *reterr) {
         _cleanup_(freep) char *text = NULL, *lock = NULL, *config = NULL;
         int r, fd;
 
@@ -243,7 +197,7 @@ static bool is_of_a_pod(void) {
                strstr(folder, "/io.containerd.sandbox.controller.v1.shim/");
 }
 
-static size_t fill_argv(request *q, const char *config, const char *cache,
+static size_t fill_argv(containerd_request *q, const char *config, const char *cache,
                         const char *argv[ARGV_MAX]) {
         const char *events = getenv("TTRPC_ADDRESS");
         size_t n = 0;
@@ -291,7 +245,8 @@ static size_t fill_argv(request *q, const char *config, const char *cache,
 
 /* In the grandchild. containerd reads what `start` prints to its end: nothing of ours stays open.
  */
-static _Noreturn void become_shim(const request *q, const char *const argv[], int ready) {
+static _Noreturn void become_shim(const containerd_request *q, const char *const argv[],
+                                  int ready) {
         _cleanup_(freep) char *log = NULL;
         int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), log_fd = -EBADF;
         int ready_fd = fcntl(ready, F_DUPFD_CLOEXEC, READY_FD + 1);
@@ -309,7 +264,8 @@ static _Noreturn void become_shim(const request *q, const char *const argv[], in
         _exit(127);
 }
 
-static int launch(const request *q, const char *const argv[], int *ret_ready, ferry_error *reterr) {
+static int launch(const containerd_request *q, const char *const argv[], int *ret_ready,
+                  ferry_error *reterr) {
         int fds[2];
         pid_t pid;
 
@@ -334,7 +290,7 @@ static int launch(const request *q, const char *const argv[], int *ret_ready, fe
         return 0;
 }
 
-static int wait_ready(const request *q, int fd, ferry_error *reterr) {
+static int wait_ready(const containerd_request *q, int fd, ferry_error *reterr) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
         char text[8];
 
@@ -345,7 +301,7 @@ static int wait_ready(const request *q, int fd, ferry_error *reterr) {
 }
 
 /* containerd 1.6 finds the shim again by this file. */
-static int tell_address(const request *q, ferry_error *reterr) {
+static int tell_address(const containerd_request *q, ferry_error *reterr) {
         _cleanup_(freep) char *address = NULL;
         int r, n;
 
@@ -364,13 +320,13 @@ static int tell_address(const request *q, ferry_error *reterr) {
         return 0;
 }
 
-static int start(request *q, ferry_error *reterr) {
+static int start(containerd_request *q, ferry_error *reterr) {
         _cleanup_(freep) char *config = NULL, *cache = NULL;
         _cleanup_(closep) int ready = -EBADF, lock = -EBADF;
         const char *argv[ARGV_MAX];
         int r;
 
-        if (has_shim(q, &lock))
+        if (containerd_has_shim(q, &lock))
                 return tell_address(q, reterr);
         lock = fd_close(lock);
         if (q->came_with)
@@ -396,107 +352,16 @@ static int start(request *q, ferry_error *reterr) {
         return r < 0 ? r : tell_address(q, reterr);
 }
 
-/* ---- delete ---- */
-
-static bool session_is_open_at(int folder) {
-        _cleanup_(journal_freep) journal *j = NULL;
-
-        /* looked for first: opening one makes it */
-        if (faccessat(folder, "journal", F_OK, 0) < 0)
-                return false;
-        return journal_open(folder, &j, NULL) < 0 || journal_current(j) != NULL;
-}
-
-static void kill_vm(int folder) {
-        _cleanup_(closep) int process = -EBADF;
-        struct pollfd end = { .events = POLLIN };
-        vm_record record;
-
-        if (vm_record_read(folder, &record, NULL) < 0 ||
-            vm_record_open_process(&record, &process) < 0)
-                return;
-        (void)syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
-        end.fd = process;
-        (void)poll(&end, 1, 2000);
-}
-
-/* Only files, and only ours: nobody else has a place of such a name. */
-static void remove_place(const request *q, int folder) {
-        int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        DIR *d = copy < 0 ? NULL : fdopendir(copy);
-        struct dirent *entry;
-
-        while (d && (entry = readdir(d)))
-                (void)unlinkat(folder, entry->d_name, 0);
-        if (d)
-                closedir(d);
-        else
-                fd_close(copy);
-        (void)rmdir(q->state_dir);
-}
-
-static void clear_away(const request *q) {
-        _cleanup_(closep) int folder =
-                open(q->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        _cleanup_(closep) int lock = -EBADF;
-        uint64_t until = now_usec() + END_USEC;
-
-        if (folder < 0)
-                return;
-        /* it may be on its way out */
-        while (has_shim(q, &lock)) {
-                if (now_usec() >= until) {
-                        fprintf(stderr, "the shim of %s still runs: nothing was cleared away\n",
-                                q->id);
-                        return;
-                }
-                (void)usleep(END_STEP);
-        }
-        if (session_is_open_at(folder)) {
-                fprintf(stderr,
-                        "a migration of %s is not settled, and %s may be needed for that: nothing "
-                        "was cleared away; `ferry --root %s recover %s`\n",
-                        q->id, q->state_dir, q->config->root, q->sandbox);
-                return;
-        }
-        kill_vm(folder);
-        sandbox_remove_images(q->config->cache_dir, q->state_dir);
-        if (q->config->disk_root)
-                sandbox_remove_images(q->config->disk_root, q->state_dir);
-        nic_clear(folder);
-        place_forget(q->state_dir);
-        remove_place(q, folder);
-}
-
-static int say_deleted(ferry_error *reterr) {
-        Containerd__Task__V2__DeleteResponse m = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
-        Google__Protobuf__Timestamp at = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
-        uint8_t packed[64];
-        uint64_t usec = wall_usec();
-        size_t n;
-
-        at.seconds = (int64_t)(usec / USEC_PER_SEC);
-        at.nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
-        m.exit_status = KILLED;
-        m.exited_at = &at;
-        n = containerd__task__v2__delete_response__pack(&m, packed);
-        if (fwrite(packed, 1, n, stdout) != n || fflush(stdout) != 0)
-                return ferry_error_set_errno(reterr, -EIO, "standard output");
-        return 0;
-}
-
 int containerd_main(int argc, char **argv) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        _cleanup_(request_done) request q = { .namespace = NULL };
+        _cleanup_(request_done) containerd_request q = { .namespace = NULL };
         int r;
 
         r = parse(argc, argv, &q, &error);
         if (r == 0)
                 r = find_place(&q, &error);
         if (r == 0 && q.is_delete) {
-                if (!q.pod || q.came_with) /* the pod's shim goes with the pod */
-                        clear_away(&q);
-                r = say_deleted(&error);
+                r = containerd_delete(&q, &error);
         } else if (r == 0)
                 r = start(&q, &error);
         if (r < 0)
