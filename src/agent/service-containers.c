@@ -271,7 +271,9 @@ void service_container_stats(ttrpc_call *call, const Ferry__Agent__V1__Container
         memory_lines lines = { .n = 0 };
         char folder[FOLDER_SIZE];
 
-        if (!need(userdata, call, q->id, folder))
+        if (q->id[0] == '\0')
+                (void)snprintf(folder, sizeof(folder), CONTAINER_CGROUP);
+        else if (!need(userdata, call, q->id, folder))
                 return;
         m.cpu_usec = cgroup_number(folder, "cpu.stat", "usage_usec");
         m.cpu_user_usec = cgroup_number(folder, "cpu.stat", "user_usec");

@@ -57,5 +57,6 @@ int guest_container_update(guest_processes *g, const char *id, const void *resou
                            guest_container_done done, void *userdata, ferry_error *reterr);
 int guest_container_pids(guest_processes *g, const char *id, guest_pids_done done, void *userdata,
                          ferry_error *reterr);
+/* `id` "": of all of them together. */
 int guest_container_stats(guest_processes *g, const char *id, guest_stats_done done, void *userdata,
                           ferry_error *reterr);

@@ -8,6 +8,7 @@
 #include "migration/journal.h"
 #include "migration/session.h"
 #include "sandbox.ttrpc.h"
+#include "services/sandbox-metrics.h"
 #include "services/task-internal.h"
 
 #define ID_MAX      256U
@@ -263,6 +264,15 @@ static void on_ping(ttrpc_call *call, const Containerd__Runtime__Sandbox__V1__Pi
                 (void)containerd_runtime_sandbox_v1_sandbox_ping_sandbox_reply(call, NULL);
 }
 
+static void on_metrics(ttrpc_call *call,
+                       const Containerd__Runtime__Sandbox__V1__SandboxMetricsRequest *q,
+                       void *userdata) {
+        const sandbox_service *s = userdata;
+
+        if (is_ours(s, call, q->sandbox_id))
+                sandbox_metrics_answer(call, s->tasks, s->id);
+}
+
 /* ---- the end ---- */
 
 static void say_end(const sandbox_service *s, ttrpc_call *call) {
@@ -440,6 +450,7 @@ int sandbox_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, task
                 .wait_sandbox = on_wait,
                 .sandbox_status = on_status,
                 .ping_sandbox = on_ping,
+                .sandbox_metrics = on_metrics,
                 .shutdown_sandbox = on_shutdown,
         };
         _cleanup_(sandbox_service_freep) sandbox_service *s = calloc(1, sizeof(*s));

@@ -159,6 +159,15 @@ void task_on_update(ttrpc_call *call, const Containerd__Task__V2__UpdateTaskRequ
 void task_on_stats(ttrpc_call *call, const Containerd__Task__V2__StatsRequest *q, void *userdata);
 void task_on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteRequest *q, void *userdata);
 
+/* ---- task-stats.c ---- */
+
+/* Three dozen numbers of at most ten bytes, and their keys. */
+#define METRICS_SIZE 1024U
+
+/* The guest's figures as containerd reads them; *ret points to `packed`. */
+void metrics_pack(const Ferry__Agent__V1__ContainerStatsResponse *s,
+                  uint8_t packed[static METRICS_SIZE], Google__Protobuf__Any *ret);
+
 /* ---- task-create.c ---- */
 
 /* The service ends: what is under way ends without it. */

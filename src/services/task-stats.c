@@ -5,8 +5,6 @@
 #include "services/task-internal.h"
 
 #define METRICS_TYPE "io.containerd.cgroups.v2.Metrics"
-/* three dozen numbers of at most ten bytes, and their keys */
-#define METRICS_SIZE 1024U
 
 static uint64_t line(const Ferry__Agent__V1__ContainerStatsResponse *s, const char *name) {
         for (size_t i = 0; i < s->n_memory; i++)
@@ -15,8 +13,8 @@ static uint64_t line(const Ferry__Agent__V1__ContainerStatsResponse *s, const ch
         return 0;
 }
 
-static void on_figures(int r, const ferry_error *error,
-                       const Ferry__Agent__V1__ContainerStatsResponse *s, void *userdata) {
+void metrics_pack(const Ferry__Agent__V1__ContainerStatsResponse *s,
+                  uint8_t packed[static METRICS_SIZE], Google__Protobuf__Any *ret) {
         Io__Containerd__Cgroups__V2__MemoryEvents events =
                 IO__CONTAINERD__CGROUPS__V2__MEMORY_EVENTS__INIT;
         Io__Containerd__Cgroups__V2__MemoryStat memory =
@@ -24,16 +22,7 @@ static void on_figures(int r, const ferry_error *error,
         Io__Containerd__Cgroups__V2__PidsStat pids = IO__CONTAINERD__CGROUPS__V2__PIDS_STAT__INIT;
         Io__Containerd__Cgroups__V2__CPUStat cpu = IO__CONTAINERD__CGROUPS__V2__CPUSTAT__INIT;
         Io__Containerd__Cgroups__V2__Metrics all = IO__CONTAINERD__CGROUPS__V2__METRICS__INIT;
-        Containerd__Task__V2__StatsResponse m = CONTAINERD__TASK__V2__STATS_RESPONSE__INIT;
-        Google__Protobuf__Any any = GOOGLE__PROTOBUF__ANY__INIT;
-        uint8_t packed[METRICS_SIZE];
-        task_call *c = userdata;
 
-        if (r < 0) {
-                call_fail(c->call, r, error);
-                task_call_release(c);
-                return;
-        }
         pids.current = s->pids;
         pids.limit = s->pids_limit;
         cpu.usage_usec = s->cpu_usec;
@@ -70,12 +59,27 @@ static void on_figures(int r, const ferry_error *error,
         all.cpu = &cpu;
         all.memory = &memory;
         all.memory_events = &events;
-        any.type_url = (char *)METRICS_TYPE;
-        any.value.len = io__containerd__cgroups__v2__metrics__get_packed_size(&all);
-        any.value.data = packed;
+        google__protobuf__any__init(ret);
+        ret->type_url = (char *)METRICS_TYPE;
+        ret->value.len = io__containerd__cgroups__v2__metrics__get_packed_size(&all);
+        ret->value.data = packed;
         (void)io__containerd__cgroups__v2__metrics__pack(&all, packed);
-        m.stats = &any;
-        (void)containerd_task_v2_task_stats_reply(c->call, &m);
+}
+
+static void on_figures(int r, const ferry_error *error,
+                       const Ferry__Agent__V1__ContainerStatsResponse *s, void *userdata) {
+        Containerd__Task__V2__StatsResponse m = CONTAINERD__TASK__V2__STATS_RESPONSE__INIT;
+        Google__Protobuf__Any any;
+        uint8_t packed[METRICS_SIZE];
+        task_call *c = userdata;
+
+        if (r < 0)
+                call_fail(c->call, r, error);
+        else {
+                metrics_pack(s, packed, &any);
+                m.stats = &any;
+                (void)containerd_task_v2_task_stats_reply(c->call, &m);
+        }
         task_call_release(c);
 }
 

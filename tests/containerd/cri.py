@@ -47,6 +47,21 @@ def test_a_pod_whose_vm_dies(place):
     host.wait_for("nothing left", lambda: not place.sandboxes())
 
 
+def test_its_figures(place):
+    cri = pods.Cri(place.socket)
+    pod = cri.run_pod(place)
+    assert cri.pod_figures(pod)[2] == 0
+    for name in "a", "b":
+        cri.run(place, pod, name, *pods.FOREVER)
+    cpu, memory, processes = cri.pod_figures(pod)
+    assert cpu > 0 and memory > 100_000 and processes >= 2, (cpu, memory, processes)
+    cri.run(place, pod, "c", "sh", "-c", "head -c 20000000 /dev/zero >/tmp/z; while :; do sleep 1; done")
+    host.wait_for("more", lambda: cri.pod_figures(pod)[1] > memory + 20_000_000)
+    assert cri.pod_figures(pod)[0] > cpu
+    cri.remove_pod(pod)
+    host.wait_for("nothing left", lambda: not place.sandboxes())
+
+
 def shim(place, bundle, action):
     """As containerd calls it for a pod."""
     done = subprocess.run([place.shim, "-namespace", "k8s.io", "-address", place.socket, "-id", "s1",

@@ -124,6 +124,17 @@ class Cri:
         stub = self.channel.unary_unary("/runtime.v1.RuntimeService/" + method)
         return fields_of(stub(message(*fields), timeout=host.LIMIT))
 
+    def pod_figures(self, pod):
+        """As containerd's own service gives them: (CPU, usec; memory, bytes; processes)."""
+        stub = self.channel.unary_unary("/containerd.services.sandbox.v1.Controller/Metrics")
+        answer = fields_of(stub(message((1, pod), (10, "shim")), timeout=host.LIMIT,
+                                metadata=[("containerd-namespace", "k8s.io")]))
+        metric = fields_of(answer[1])
+        data = fields_of(metric[3])
+        assert metric[2] == pod.encode() and data[1] == b"io.containerd.cgroups.v2.Metrics", metric
+        pids, cpu, memory = (fields_of(fields_of(data[2]).get(number, b"")) for number in (1, 2, 4))
+        return cpu.get(1, 0), memory.get(32, 0), pids.get(1, 0)
+
     def pod_config(self, place, **annotations):
         return message((1, message((1, "pod"), (2, os.urandom(4).hex()), (3, "default"))), (2, "pod"),
                        (3, place.folder), (7, entries(annotations)), (8, message((1, ""))))
