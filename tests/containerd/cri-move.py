@@ -147,6 +147,34 @@ def test_nobody_makes_its_containers(here, there):
     check_unharmed(here, cri, pod, container)
 
 
+def recover(place, name):
+    done = subprocess.run([place.ferry, "--root", place.root, "recover", name, "--cancel"],
+                          env=place.environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, check=False, timeout=host.LIMIT)
+    assert done.returncode == 0, done
+    assert "runs on host a" in done.stdout, done
+
+
+def test_a_mover_that_is_killed(here, there):
+    """From either side it is known what the sandbox is called on the other."""
+    for number, asked in enumerate((here, there)):
+        cri, pod, container = start_one(here)
+        mover = Mover(here, there, pod, "--bandwidth", "1M")
+        new = mover.make_pod()
+        mover.wait_for("waiting for its containers")
+        if number == 1:
+            mover.make(new, "web", container)
+            mover.wait_for("pass 1")
+        mover.process.kill()
+        mover.process.wait()
+        recover(asked, asked.sandboxes()[0])
+        other = pods.Cri(there.socket)
+        host.wait_for("its end", lambda at=other, one=new: not at.pod_is_ready(one))
+        other.remove_pod(new)
+        host.wait_for("nothing left", lambda: not there.sandboxes())
+        check_unharmed(here, cri, pod, container)
+
+
 def test_a_pod_for_which_nobody_comes(here, there):
     cri = pods.Cri(there.socket)
     pod = cri.run_pod(there, **{SESSION: "one"})

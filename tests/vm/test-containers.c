@@ -401,6 +401,8 @@ static void test_more_programs_in_it(void **state) {
         OK(guest_container_stats(guest, "pod", on_stats, NULL, &error));
         assert_true(stats.cpu_usec > 0 && stats.memory_bytes > 0 && stats.pids >= 2 &&
                     stats.n_memory > 10);
+        OK(guest_container_stats(guest, "", on_stats, NULL, &error));
+        assert_true(stats.cpu_usec > 0 && stats.memory_bytes > 0 && stats.pids >= 2);
         OK(guest_signal(guest, "pod", SIGKILL, true, on_process, NULL, &error));
         assert_int_equal(exit_status("pod"), 128 + SIGKILL);
         assert_int_equal(exit_status("pod.tty"), 128 + SIGKILL);
