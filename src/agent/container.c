@@ -71,49 +71,17 @@ static int make_folder(const char *path) {
         return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-static int write_file(const char *folder, const char *name, const void *data, size_t n,
-                      mode_t mode) {
-        _cleanup_(closep) int fd = -EBADF;
-        char path[2 * PATH_SIZE];
-        const char *from = data;
-
-        (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
-        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd < 0)
-                return -errno;
-        while (n > 0) {
-                ssize_t k = write(fd, from, n);
-
-                if (k < 0 && errno == EINTR)
-                        continue;
-                if (k < 0)
-                        return -errno;
-                from += k;
-                n -= (size_t)k;
-        }
-        return fchmod(fd, mode) < 0 ? -errno : 0;
-}
-
 static int write_bundle(const char *folder, const container_spec *spec) {
-        char files[2 * PATH_SIZE], name[24];
         int r;
 
-        (void)snprintf(files, sizeof(files), "%s/files", folder);
         r = make_folder("/run/ferry");
         if (r == 0)
                 r = make_folder(CONTAINER_FOLDER);
         if (r == 0)
                 r = mkdir(folder, 0700) < 0 ? -errno : 0;
         if (r == 0)
-                r = mkdir(files, 0700) < 0 ? -errno : 0;
-        if (r == 0)
-                r = write_file(folder, "config.json", spec->config, spec->n_config, 0600);
-        for (size_t i = 0; r == 0 && i < spec->n_files; i++) {
-                (void)snprintf(name, sizeof(name), "%zu", i);
-                r = write_file(files, name, spec->files[i].data, spec->files[i].n,
-                               spec->files[i].mode & 07777);
-        }
-        return r;
+                r = container_write(folder, "config.json", spec->config, spec->n_config, 0600);
+        return r < 0 ? r : container_write_files(folder, spec->files, spec->n_files);
 }
 
 /* ---- an operation ---- */
@@ -425,7 +393,7 @@ int container_exec(container_table *t, const char *id, const process_spec *spec,
         if (r == 0)
                 r = operation_new(t, id, "exec", done, userdata, &o);
         if (r == 0)
-                r = write_file(o->folder, "process.json", oci_process, n, 0600);
+                r = container_write(o->folder, "process.json", oci_process, n, 0600);
         if (r == 0 && spec->terminal)
                 r = listen_for_terminal(o);
         if (r == 0)
@@ -469,7 +437,7 @@ int container_update(container_table *t, const char *id, const void *resources, 
         if (r == 0)
                 r = operation_new(t, id, "update", done, userdata, &o);
         if (r == 0)
-                r = write_file(o->folder, "resources.json", resources, n, 0600);
+                r = container_write(o->folder, "resources.json", resources, n, 0600);
         if (r < 0)
                 return r;
         o->file_option = "--resources";

@@ -4,15 +4,15 @@
 /* Containers, by crun. What takes time is a child's (job.h); `done` comes later, never from inside
  * the call. A container's first process is a process of the same id (process.h). */
 
+#include "agent/container-files.h"
 #include "agent/job.h"
 #include "agent/process.h"
 
-#define CRUN                "/usr/bin/crun"
-#define CONTAINERS_MAX      64U
-#define CONTAINER_ID_MAX    64U
-#define CONTAINER_FILES_MAX 32U
-#define CONTAINER_FOLDER    "/run/ferry/containers"
-#define CONTAINER_CGROUP    "/sys/fs/cgroup/ferry"
+#define CRUN             "/usr/bin/crun"
+#define CONTAINERS_MAX   64U
+#define CONTAINER_ID_MAX 64U
+#define CONTAINER_FOLDER "/run/ferry/containers"
+#define CONTAINER_CGROUP "/sys/fs/cgroup/ferry"
 
 typedef struct container {
         struct container *next;
@@ -33,12 +33,6 @@ typedef struct container_table {
         } strangers[16];
         size_t next_stranger;
 } container_table;
-
-typedef struct container_file {
-        mode_t mode;
-        const void *data;
-        size_t n;
-} container_file;
 
 typedef struct container_spec {
         const char *id;

@@ -113,7 +113,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 }
 
 int root_remove(const char *folder) {
-        static const char *const mounts[] = { "rootfs", "upper", "lower" };
+        static const char *const mounts[] = { "rootfs", "upper", "lower", "files" };
         char path[PATH_SIZE];
 
         for (size_t i = 0; i < ELEMENTS(mounts); i++) {

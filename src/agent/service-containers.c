@@ -69,31 +69,42 @@ static void reply_empty(ttrpc_call *call, pid_t pid) {
 /* ---- making and running ---- */
 
 static bool create_is_valid(const Ferry__Agent__V1__CreateContainerRequest *q) {
-        size_t total = q->config.len;
+        return q->config.len > 0 && q->n_files <= CONTAINER_FILES_MAX && q->rows <= UINT16_MAX &&
+               q->columns <= UINT16_MAX;
+}
 
-        for (size_t i = 0; i < q->n_files && i < CONTAINER_FILES_MAX; i++)
-                total += q->files[i]->data.len;
-        return q->config.len > 0 && total <= CONFIG_MAX && q->n_files <= CONTAINER_FILES_MAX &&
-               q->rows <= UINT16_MAX && q->columns <= UINT16_MAX;
+/* They borrow what the request has. */
+static container_file *files_of(const Ferry__Agent__V1__CreateContainerRequest *q) {
+        container_file *files = calloc(q->n_files + 1, sizeof(*files));
+
+        for (size_t i = 0; files && i < q->n_files; i++)
+                files[i] = (container_file){ .path = (const char *)q->files[i]->path.data,
+                                             .n_path = q->files[i]->path.len,
+                                             .mode = (mode_t)q->files[i]->mode,
+                                             .uid = q->files[i]->uid,
+                                             .gid = q->files[i]->gid,
+                                             .data = q->files[i]->data.data,
+                                             .n = q->files[i]->data.len };
+        return files;
 }
 
 void service_create_container(ttrpc_call *call, const Ferry__Agent__V1__CreateContainerRequest *q,
                               void *userdata) {
         static char *const args[] = { (char *)"(container)", NULL };
-        container_file files[CONTAINER_FILES_MAX];
+        _cleanup_(freep) container_file *files = NULL;
         agent_service *s = userdata;
         pending *p;
 
         if (!create_is_valid(q)) {
                 (void)ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT,
-                                      "a configuration and %u files at most, of %u bytes in all",
-                                      CONTAINER_FILES_MAX, CONFIG_MAX);
+                                      "a configuration, and %u files at most", CONTAINER_FILES_MAX);
                 return;
         }
-        for (size_t i = 0; i < q->n_files; i++)
-                files[i] = (container_file){ .mode = (mode_t)q->files[i]->mode,
-                                             .data = q->files[i]->data.data,
-                                             .n = q->files[i]->data.len };
+        files = files_of(q);
+        if (!files) {
+                service_fail_errno(call, -ENOMEM, "container");
+                return;
+        }
         p = hold(call, reply_pid);
         if (p)
                 begun(p,

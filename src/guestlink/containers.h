@@ -9,11 +9,15 @@
 #include "guestlink/processes.h"
 
 #define GUEST_CONTAINER_ID_MAX    64U
-#define GUEST_CONTAINER_FILES_MAX 32U
+#define GUEST_CONTAINER_FILES_MAX 1024U
+#define GUEST_FILE_PATH_MAX       512U
 
+/* One that the container is given, below the folder of its files. */
 typedef struct guest_file {
-        uint32_t mode;
-        const void *data;
+        const char *path; /* "0", "1/name"; parents come first */
+        uint32_t mode;    /* with its type: a file, a folder or a symbolic link */
+        uint32_t uid, gid;
+        const void *data; /* of a link: where it points */
         size_t n;
 } guest_file;
 

@@ -289,20 +289,30 @@ static void on_started(int r, const ttrpc_status *status,
         finish(o, r, &error, r < 0 ? NULL : p);
 }
 
+static void fill_file(Ferry__Agent__V1__File *ret, const guest_file *file) {
+        ferry__agent__v1__file__init(ret);
+        ret->path = (ProtobufCBinaryData){ strlen(file->path), (uint8_t *)file->path };
+        ret->mode = file->mode;
+        ret->uid = file->uid;
+        ret->gid = file->gid;
+        ret->data = (ProtobufCBinaryData){ file->n, (uint8_t *)file->data };
+}
+
 static int ask_create(guest_process *p, const guest_process_spec *spec, guest_operation *o) {
         Ferry__Agent__V1__CreateContainerRequest q =
                 FERRY__AGENT__V1__CREATE_CONTAINER_REQUEST__INIT;
         const guest_container_spec *create = spec->create;
-        Ferry__Agent__V1__File files[GUEST_CONTAINER_FILES_MAX],
-                *pointers[GUEST_CONTAINER_FILES_MAX];
+        _cleanup_(freep) Ferry__Agent__V1__File *files = NULL;
+        _cleanup_(freep) Ferry__Agent__V1__File **pointers = NULL;
 
-        if (create->n_files > ELEMENTS(files))
+        if (create->n_files > GUEST_CONTAINER_FILES_MAX)
                 return -E2BIG;
+        files = calloc(create->n_files + 1, sizeof(*files));
+        pointers = calloc(create->n_files + 1, sizeof(*pointers));
+        if (!files || !pointers)
+                return -ENOMEM;
         for (size_t i = 0; i < create->n_files; i++) {
-                ferry__agent__v1__file__init(&files[i]);
-                files[i].mode = create->files[i].mode;
-                files[i].data = (ProtobufCBinaryData){ create->files[i].n,
-                                                       (uint8_t *)create->files[i].data };
+                fill_file(&files[i], &create->files[i]);
                 pointers[i] = &files[i];
         }
         q.id = (char *)spec->id;

@@ -129,11 +129,12 @@ static int check_type(const json_t *mount, ferry_error *reterr) {
         for (size_t i = 0; i < ELEMENTS(known); i++)
                 if (strcmp(type, known[i]) == 0)
                         return 0;
-        return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                               "config.json: the mount at %.200s is of type \"%.40s\", which a "
-                               "container in a VM cannot have: bind mounts of files, and proc, "
-                               "sysfs, tmpfs, devpts, mqueue, cgroup",
-                               text_of(mount, "destination"), type);
+        return ferry_error_set(
+                reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                "config.json: the mount at %.200s is of type \"%.40s\", which a "
+                "container in a VM cannot have: bind mounts of files and folders, and proc, "
+                "sysfs, tmpfs, devpts, mqueue, cgroup",
+                text_of(mount, "destination"), type);
 }
 
 static int translate_mount(oci_config *c, json_t *mount, const oci_options *options,

@@ -7,13 +7,12 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-#include "base/fd.h"
 #include "base/log.h"
 #include "migration/sandbox-images.h"
 #include "rootfs/layer.h"
+#include "services/host-files.h"
 #include "services/task-internal.h"
 
-#define FILE_MAX      (256U << 10) /* of a bind mount */
 #define IDENTITY_SIZE 4000
 #define VM_WAIT_USEC  (60 * USEC_PER_SEC)
 #define VM_LOOK_USEC  (10 * USEC_PER_MSEC)
@@ -25,9 +24,7 @@ typedef struct creation {
         task *task;
         ttrpc_call *call;
         oci_config config;
-        char *file_data[OCI_FILES_MAX];
-        size_t file_sizes[OCI_FILES_MAX];
-        uint32_t file_modes[OCI_FILES_MAX];
+        host_files files;
         rootfs_job *pack;
         layer_job *layer;
         char *root; /* packed */
@@ -48,8 +45,7 @@ static void creation_free(creation *c) {
         if (c->service)
                 leave_list(c);
         oci_config_done(&c->config);
-        for (size_t i = 0; i < OCI_FILES_MAX; i++)
-                free(c->file_data[i]);
+        host_files_done(&c->files);
         rootfs_job_free(c->pack);
         layer_job_free(c->layer);
         sd_event_source_disable_unref(c->vm_wait);
@@ -129,24 +125,19 @@ static void on_created(int r, const ferry_error *error, const guest_process_info
 
 static int ask_guest(creation *c, ferry_error *reterr) {
         const task_process *p = task_first(c->task);
-        guest_file files[OCI_FILES_MAX];
         const guest_container_spec container = { .config = c->config.text,
                                                  .n_config = strlen(c->config.text),
                                                  .disk = c->task->root.serial,
                                                  .fstype = "erofs",
                                                  .upper_disk = c->task->layer.serial,
-                                                 .files = files,
-                                                 .n_files = c->config.n_files };
+                                                 .files = c->files.items,
+                                                 .n_files = c->files.n };
         guest_process_spec spec = { .id = c->task->guest_id,
                                     .terminal = p->terminal,
                                     .create = &container };
         guest_processes *guest;
         int r;
 
-        for (size_t i = 0; i < c->config.n_files; i++)
-                files[i] = (guest_file){ .mode = c->file_modes[i],
-                                         .data = c->file_data[i],
-                                         .n = c->file_sizes[i] };
         for (size_t i = 0; i < ELEMENTS(spec.stdio); i++)
                 spec.stdio[i] = p->stdio[i];
         r = guest_access_open(c->service->guest, &guest, reterr);
@@ -389,27 +380,6 @@ static int pack_root(creation *c, const Containerd__Task__V2__CreateTaskRequest 
 
 /* ---- the bundle ---- */
 
-static int read_file(creation *c, size_t i, ferry_error *reterr) {
-        const char *path = c->config.files[i];
-        struct stat st;
-        int r;
-
-        if (stat(path, &st) < 0)
-                return ferry_error_set_errno(reterr, -errno, "bind mount of %s", path);
-        if (!S_ISREG(st.st_mode))
-                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                                       "bind mount of %s: only single files can be brought into a "
-                                       "VM for now",
-                                       path);
-        r = file_read(AT_FDCWD, path, FILE_MAX, &c->file_data[i], &c->file_sizes[i]);
-        if (r == -EFBIG)
-                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, r,
-                                       "bind mount of %s: it has more than %u bytes", path,
-                                       FILE_MAX);
-        c->file_modes[i] = st.st_mode & 0777;
-        return r < 0 ? ferry_error_set_errno(reterr, r, "bind mount of %s", path) : 0;
-}
-
 static int read_bundle(creation *c, const char *bundle, ferry_error *reterr) {
         _cleanup_(freep) char *text = NULL;
         char root[128], cgroup[64], files[128];
@@ -425,8 +395,10 @@ static int read_bundle(creation *c, const char *bundle, ferry_error *reterr) {
         r = oci_translate(text, n,
                           &(oci_options){ .root = root, .cgroup = cgroup, .files_folder = files },
                           &c->config, reterr);
-        for (size_t i = 0; r == 0 && i < c->config.n_files; i++)
-                r = read_file(c, i, reterr);
+        if (r == 0)
+                r = host_files_read(c->config.files, c->config.n_files, &c->files, reterr);
+        for (size_t i = 0; r == 0 && i < c->files.n_notes; i++)
+                log_info("%s: %s", c->task->id, c->files.notes[i]);
         for (size_t i = 0; r == 0 && i < c->config.n_notes; i++)
                 log_info("%s: left out: %s", c->task->id, c->config.notes[i]);
         return r;

@@ -177,15 +177,15 @@ static char *config(const char *id, const char *script, bool terminal, const cha
         return text;
 }
 
-static int create(streams *s, const char *id, const char *script, bool terminal, const char *more) {
+static int create_with(streams *s, const char *id, const char *script, bool terminal,
+                       const char *more, const guest_file *files, size_t n_files) {
         _cleanup_(freep) char *text = config(id, script, terminal, more);
-        const guest_file greeting = { .mode = 0644, .data = "good morning\n", .n = 13 };
         const guest_container_spec container = { .config = text,
                                                  .n_config = strlen(text),
                                                  .disk = DISK,
                                                  .fstype = "erofs",
-                                                 .files = &greeting,
-                                                 .n_files = 1 };
+                                                 .files = files,
+                                                 .n_files = n_files };
         guest_process_spec spec = {
                 .id = id, .terminal = terminal, .rows = 33, .columns = 77, .create = &container
         };
@@ -194,6 +194,14 @@ static int create(streams *s, const char *id, const char *script, bool terminal,
         for (size_t i = 0; i < 3; i++)
                 spec.stdio[i] = s->paths[i];
         return ASK(guest_exec(guest, &spec, on_process, NULL, &error));
+}
+
+static int create(streams *s, const char *id, const char *script, bool terminal, const char *more) {
+        const guest_file greeting = {
+                .path = "0", .mode = S_IFREG | 0644, .data = "good morning\n", .n = 13
+        };
+
+        return create_with(s, id, script, terminal, more, &greeting, 1);
 }
 
 static void start(streams *s, const char *id, const char *script) {
@@ -484,6 +492,30 @@ static void test_what_cannot_be(void **state) {
         assert_string_equal(s.text, "0\n0\n0\n");
 }
 
+/* The agent believes no path: what the shim sends came from a host's folders. */
+static void test_files_that_lead_out(void **state) {
+        static const char *const paths[] = { "../x", "/run/x", "0/../../x", "0//x",   "",
+                                             "0/",   ".",      "link/x",    "none/x", "0" };
+        streams s;
+
+        for (size_t i = 0; i < ELEMENTS(paths); i++) {
+                const guest_file files[] = {
+                        { .path = "0", .mode = S_IFDIR | 0755 },
+                        { .path = "link", .mode = S_IFLNK | 0777, .data = "/run/ferry", .n = 10 },
+                        { .path = paths[i], .mode = S_IFREG | 0644, .data = "x", .n = 1 },
+                };
+
+                assert_true(create_with(&s, "out", "exit 0", false, "", files, 3) < 0);
+                close_streams(&s);
+        }
+        assert_true(create_with(&s, "out", "exit 0", false, "",
+                                &(guest_file){ .path = "0", .mode = S_IFCHR | 0600 }, 1) < 0);
+        close_streams(&s);
+        look(&s, "ls -d /run/x /run/ferry/x /x 2>/dev/null | wc -l; grep -c /out/ /proc/mounts; "
+                 "ls /run/ferry/containers | wc -l");
+        assert_string_equal(s.text, "0\n0\n0\n");
+}
+
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *place) {
         return remove(path);
 }
@@ -499,6 +531,7 @@ int main(void) {
                 cmocka_unit_test(test_a_memory_limit),
                 cmocka_unit_test(test_limits_change),
                 cmocka_unit_test(test_what_cannot_be),
+                cmocka_unit_test(test_files_that_lead_out),
         };
         int r;
 
