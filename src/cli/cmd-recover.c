@@ -272,6 +272,7 @@ static cli_exit settle(recovery *r, ferry_error *error) {
                 sandbox_check_exists(destination->host->root,
                                      peer_sandbox(destination->host, r->name), NULL) == 0;
         m.awaits = r->there.host && r->there.host->sandbox;
+        m.has_pod = m.awaits && strcmp(r->there.host->sandbox, r->name) != 0;
         code = tell(r, &m, mover_settle(&m, r->values->cancel));
         mover_done(&m);
         return code;

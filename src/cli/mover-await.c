@@ -28,6 +28,11 @@ int mover_await_pod(mover *m, ferry_error *reterr) {
         uint64_t limit = limit_of(m);
         int r;
 
+        if (!m->has_pod) {
+                /* its name there, said so that whoever finishes this knows who makes what */
+                m->to->sandbox = strdup(m->name);
+                return m->to->sandbox ? 0 : ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
+        }
         fprintf(stderr, "ferry: waiting for a pod at host %s with the annotation\n  %s=%s\n",
                 m->to->name, ANNOTATION_SESSION, m->session_id);
         for (;;) {
@@ -74,8 +79,15 @@ int mover_await_containers(mover *m, ferry_error *reterr) {
         size_t n;
         int r;
 
-        fprintf(stderr, "ferry: the pod is there; waiting for its containers, each created and "
-                        "started with one of the annotations\n");
+        if (m->has_pod)
+                fprintf(stderr, "ferry: the pod is there; waiting for its containers, each created "
+                                "and started with one of the annotations\n");
+        else
+                fprintf(stderr,
+                        "ferry: waiting for the containers at host %s, each created and started "
+                        "with the annotation\n  %s=%s\n"
+                        "and (but for the pod's own container of CRI's) one of\n",
+                        m->to->name, ANNOTATION_SANDBOX, m->name);
         for (size_t i = c ? c->n_containers : 0; i-- > 0;)
                 fprintf(stderr, "  %s=%s\n", ANNOTATION_SOURCE, c->containers[i]->id);
         for (;;) {
@@ -86,4 +98,16 @@ int mover_await_containers(mover *m, ferry_error *reterr) {
                 if (r < 0)
                         return r;
         }
+}
+
+bool mover_await_is_used(const mover *m) {
+        shim_status *status;
+        size_t n;
+
+        if (!m->destination || call_status(m->destination, &status, NULL) < 0)
+                return false;
+        n = status->containerd ? status->containerd->n_containers : 0;
+        n -= count_unclaimed(status);
+        protobuf_c_message_free_unpacked(&status->base, NULL);
+        return n > 0;
 }

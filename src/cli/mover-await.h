@@ -7,8 +7,10 @@
 
 #include "cli/mover.h"
 
-/* Before the source is asked for anything: a pod waits for this session; it is where `m->to`
- * leads from here on. */
+/* Before the source is asked for anything: a pod, if it has one, waits for this session; it is
+ * where `m->to` leads from here on. */
 int mover_await_pod(mover *m, ferry_error *reterr);
 /* Between ImportSandbox and PrepareSandbox: each container was asked for. */
 int mover_await_containers(mover *m, ferry_error *reterr);
+/* Whether containers were made there. */
+bool mover_await_is_used(const mover *m);

@@ -11,6 +11,7 @@
 #include "state.pb-c.h"
 
 #define OTHERS_USEC (500 * USEC_PER_MSEC)
+#define CRI_LABEL   "io.cri-containerd.kind"
 #define OTHERS_STEP (20 * USEC_PER_MSEC)
 
 static size_t n_containers(const mover *m) {
@@ -161,8 +162,18 @@ static json_t *find_network(json_t *spec) {
         return NULL;
 }
 
+/* CRI keeps a list of its own of the containers that it has made. */
+static int check_maker(const mover *m, const char *id, const json_t *info, ferry_error *reterr) {
+        if (!json_object_get(json_object_get(info, "Labels"), CRI_LABEL))
+                return 0;
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                               "container %s of %s is CRI's, which alone can make it at the other "
+                               "host: with --await-pod",
+                               id, m->name);
+}
+
 int mover_check_containers(mover *m, ferry_error *reterr) {
-        if (n_containers(m) == 0)
+        if (n_containers(m) == 0 || m->has_pod)
                 return 0;
         if (!m->to->containerd)
                 return ferry_error_set(
@@ -174,12 +185,14 @@ int mover_check_containers(mover *m, ferry_error *reterr) {
                 return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -E2BIG,
                                        "%zu containers are more than can be moved",
                                        n_containers(m));
-        for (size_t i = 0; i < n_containers(m); i++) {
+        for (size_t i = 0; i < n_containers(m) && !m->awaits; i++) {
                 const char *id = m->containers->containers[i]->id;
                 ctr from = source_of(m);
                 int r;
 
                 r = ctr_get_container(&from, id, &m->infos[i], reterr);
+                if (r == 0)
+                        r = check_maker(m, id, m->infos[i], reterr);
                 if (r < 0)
                         return r;
         }

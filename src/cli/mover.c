@@ -95,18 +95,18 @@ static int check_source(mover *m, ferry_error *reterr) {
                                        "%s does not run%s%s", m->name,
                                        status->exit_reason[0] ? ": " : "", status->exit_reason);
         m->figures.predicted = TAKE_PTR(status->prediction);
-        if (m->awaits && !(status->containerd && status->containerd->pod_id[0]))
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
-                                       "%s is no pod of CRI's (sandboxer \"shim\"): without "
-                                       "--await-pod",
-                                       m->name);
-        if (!m->awaits && status->containerd && status->containerd->pod_id[0])
+        m->has_pod = status->containerd && status->containerd->pod_id[0];
+        if (m->awaits && !m->has_pod && !(status->containerd && status->containerd->n_containers))
+                return ferry_error_set(
+                        reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                        "%s has no containers of a containerd's: without --await-pod", m->name);
+        if (m->has_pod && !m->awaits)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
                                        "%s is the pod %s of CRI's, which alone can make it at the "
                                        "other host: with --await-pod",
                                        m->name, status->containerd->pod_id);
         mover_take_containers(m, status);
-        return m->awaits ? 0 : mover_check_containers(m, reterr);
+        return mover_check_containers(m, reterr);
 }
 
 /* First of all the source says whether the sandbox, and the options, can be moved at all. */
@@ -137,7 +137,7 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
                 m->from->operations->remember(m->from, m->name, NULL, NULL);
         if (r < 0)
                 return r;
-        if (!m->awaits)
+        if (!m->has_pod)
                 r = m->to->operations->start_destination(
                         m->to, m->name, m->containers ? m->containers->namespace_ : NULL, reterr);
         if (r < 0)
@@ -354,8 +354,8 @@ static int close_session(const mover *m, rpc *shim, ferry_error *reterr) {
 static int clear(mover *m, peer *p, bool source, ferry_error *reterr) {
         int r;
 
-        if (m->awaits)
-                return 0; /* who made the pod removes it */
+        if (m->awaits && (source || m->has_pod || mover_await_is_used(m)))
+                return 0; /* who made the containers removes them, and with them the shim */
         if (source ? m->containers != NULL : m->n_created > 0) {
                 r = mover_remove_containers(m, source, reterr);
                 return r < 0 ? r : p->operations->wait_cleared(p, m->group, m->name, reterr);

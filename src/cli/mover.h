@@ -46,7 +46,8 @@ typedef struct mover {
         rpc *source, *destination; /* the group's; NULL before they are reached */
         bool begun;                /* the source may have a session */
         bool made_destination;     /* its shim and directory are of our making */
-        bool awaits;               /* its pod is of somebody else's making (mover-await.h) */
+        bool awaits;               /* somebody else makes its containers (mover-await.h), */
+        bool has_pod;              /* and before them its pod, with a shim */
         progress progress;
         uint64_t start_usec, deadline_usec;
         /* Called after each change and every 100 ms; may be NULL. */

@@ -177,7 +177,7 @@ static void remember(peer *p, const char *name, const char *session_id, const pe
         }
         there = peer_sandbox(other, name);
         pair_remember(host_of(p)->root, here, session_id, other->root,
-                      strcmp(here, there) == 0 ? NULL : there);
+                      p->sandbox || other->sandbox ? there : NULL);
 }
 
 static void forward(peer *p, const char *name, const peer *other) {

@@ -414,14 +414,21 @@ static int check_stdio(const Containerd__Task__V2__CreateTaskRequest *q, ferry_e
         return 0;
 }
 
-/* NULL: there is none; a bundle that cannot be read is complained of later. */
-static char *read_annotation(const char *bundle) {
-        _cleanup_(freep) char *text = NULL;
+/* Which of the source's containers it is; "": the pod's own. NULL: none; a bundle that cannot be
+ * read is complained of later. */
+static char *read_source(const char *bundle) {
+        _cleanup_(freep) char *text = NULL, *kind = NULL, *came_with = NULL;
+        char *source;
         size_t n;
 
-        return bundle_read(bundle, &text, &n, NULL) < 0
-                       ? NULL
-                       : oci_annotation(text, n, ANNOTATION_SOURCE);
+        if (bundle_read(bundle, &text, &n, NULL) < 0)
+                return NULL;
+        source = oci_annotation(text, n, ANNOTATION_SOURCE);
+        if (source)
+                return source;
+        kind = oci_annotation(text, n, ANNOTATION_KIND);
+        came_with = oci_annotation(text, n, ANNOTATION_SANDBOX);
+        return came_with && kind && strcmp(kind, "sandbox") == 0 ? strdup("") : NULL;
 }
 
 void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequest *q,
@@ -439,7 +446,7 @@ void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequ
                                                        : "an id and an absolute bundle are needed");
                 return;
         }
-        source = read_annotation(q->bundle);
+        source = read_source(q->bundle);
         if (!source && !task_may_change(s, call))
                 return;
         if (task_find(s, q->id)) {

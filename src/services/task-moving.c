@@ -271,7 +271,10 @@ const sandbox_guest task_moving = { .check_export = check_export,
 
 /* ---- claims ---- */
 
+/* "": the pod's own, which is the first of them all. */
 static task **find_unclaimed(task_service *s, const char *id) {
+        if (id[0] == '\0')
+                return s->unclaimed ? &s->unclaimed : NULL;
         for (task **at = &s->unclaimed; *at; at = &(*at)->next)
                 if (strcmp((*at)->id, id) == 0)
                         return at;

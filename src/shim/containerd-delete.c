@@ -20,9 +20,10 @@
 #include "vm/nic.h"
 #include "vm/record.h"
 
-#define END_USEC (3 * USEC_PER_SEC) /* containerd gives `delete` five seconds */
-#define END_STEP (10 * USEC_PER_MSEC)
-#define KILLED   (128U + SIGKILL)
+#define END_USEC    (3 * USEC_PER_SEC) /* containerd gives `delete` five seconds */
+#define MEMBER_USEC (500 * USEC_PER_MSEC)
+#define END_STEP    (10 * USEC_PER_MSEC)
+#define KILLED      (128U + SIGKILL)
 
 bool containerd_has_shim(const containerd_request *q, int *ret_lock) {
         _cleanup_(freep) char *path = NULL;
@@ -85,7 +86,8 @@ static void clear_away(const containerd_request *q) {
         _cleanup_(closep) int folder =
                 open(q->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         _cleanup_(closep) int lock = -EBADF;
-        uint64_t until = now_usec() + END_USEC;
+        /* the shim goes with the last of its containers, and a pod's own is that as a rule */
+        uint64_t until = now_usec() + (q->pod ? MEMBER_USEC : END_USEC);
 
         if (folder < 0)
                 return;

@@ -66,12 +66,12 @@ def layer():
     return out.getvalue()
 
 
-def write_image(path):
+def write_image(path, command):
     """An OCI layout, as a registry would give it."""
     root = layer()
     config = json.dumps({
         "architecture": "amd64", "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": command},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(root).hexdigest()]},
     }).encode()
     manifest = json.dumps({
@@ -120,6 +120,7 @@ class Host:
         self.netns = netns
         self.roots = os.path.join(self.folder, "roots")
         self.config, self.namespace = CONFIG, "default"  # containerd's
+        self.command = ["sh"]  # of the image
         self.process = None
         self.environment = {
             **os.environ,
@@ -149,9 +150,13 @@ class Host:
             sys.exit(0)
         assert built.returncode == 0, built.stderr
 
+    def enter(self):
+        """Its network namespace only: namespaces that it mounts are seen by those outside too."""
+        return ("nsenter", "--net=/run/netns/" + self.netns) if self.netns else ()
+
     def start(self):
         self.process = subprocess.Popen(
-            [*(("ip", "netns", "exec", self.netns) if self.netns else ()), "containerd", "-c", os.path.join(self.folder, "config.toml"), "-l", "debug"],
+            [*self.enter(), "containerd", "-c", os.path.join(self.folder, "config.toml"), "-l", "debug"],
             env=self.environment, stdout=open(os.path.join(self.folder, "log"), "ab"),
             stderr=subprocess.STDOUT)
         wait_for("containerd", lambda: os.path.exists(self.socket) and
@@ -169,7 +174,7 @@ class Host:
         self.configure()
         self.start()
         image = os.path.join(self.folder, "image.tar")
-        write_image(image)
+        write_image(image, self.command)
         self.must("image", "import", image)
         return self
 

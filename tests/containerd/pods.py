@@ -28,7 +28,8 @@ disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.
   default_runtime_name = "ferry"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.ferry]
   runtime_type = "io.containerd.ferry.v2"
-  sandboxer = "shim"
+  sandboxer = "{sandboxer}"
+  pod_annotations = ["io.ferry.*"]
   container_annotations = ["io.microsoft.migration.*"]
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dir = "{folder}/cni"
@@ -174,9 +175,15 @@ GET = "printf 'GET /page HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 60 {} 8081 | tail
 FOREVER = ("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done")
 
 
-def prepare(place):
+def prepare_paused(place):
+    """The same, whose pods have a container of their own, as with containerd 1."""
+    prepare(place, "podsandbox")
+    place.command = list(FOREVER)
+
+
+def prepare(place, sandboxer="shim"):
     """A host that was not entered yet."""
-    place.config = CONFIG.replace("{image}", host.IMAGE)
+    place.config = CONFIG.replace("{image}", host.IMAGE).replace("{sandboxer}", sandboxer)
     place.namespace = "k8s.io"
     for folder in "cni", "net":
         os.mkdir(os.path.join(place.folder, folder))
