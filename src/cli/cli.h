@@ -47,6 +47,7 @@ extern const cli_verb cmd_events;
 extern const cli_verb cmd_exec;
 extern const cli_verb cmd_host;
 extern const cli_verb cmd_image;
+extern const cli_verb cmd_logs;
 extern const cli_verb cmd_ls;
 extern const cli_verb cmd_migrate;
 extern const cli_verb cmd_ps;

@@ -10,8 +10,8 @@
 #include "cli/cli.h"
 
 static const cli_verb *const verbs[] = {
-        &cmd_run,   &cmd_ls,      &cmd_status, &cmd_console, &cmd_exec,  &cmd_ps,   &cmd_stop,
-        &cmd_check, &cmd_migrate, &cmd_events, &cmd_recover, &cmd_image, &cmd_host,
+        &cmd_run,  &cmd_ls,    &cmd_status,  &cmd_console, &cmd_logs,    &cmd_exec,  &cmd_ps,
+        &cmd_stop, &cmd_check, &cmd_migrate, &cmd_events,  &cmd_recover, &cmd_image, &cmd_host,
 };
 
 static const char exit_codes[] =

@@ -202,13 +202,23 @@ static const cli_option *find_option(const cli_option *options, size_t n_options
         return NULL;
 }
 
+/* "-n" alone; its value is the next argument. */
+static const cli_option *find_letter(const cli_option *options, size_t n_options,
+                                     const char *text) {
+        for (size_t i = 0; i < n_options; i++)
+                if (options[i].letter && text[0] == '-' && text[1] == options[i].letter &&
+                    text[2] == '\0')
+                        return &options[i];
+        return NULL;
+}
+
 /* One option at argv[0]; returns how many arguments it took. */
 static int parse_option(const cli_option *options, size_t n_options, int argc, char **argv,
                         void *values, ferry_error *reterr) {
-        const char *text = argv[0] + 2, *equals = strchr(text, '=');
+        const cli_option *option = find_letter(options, n_options, argv[0]);
+        const char *text = option ? option->name : argv[0] + 2, *equals = strchr(text, '=');
         char name[64];
         size_t n_name = equals ? (size_t)(equals - text) : strlen(text);
-        const cli_option *option;
         int r;
 
         if (n_name >= sizeof(name))
@@ -240,6 +250,7 @@ int cli_options_parse(const cli_option *options, size_t n_options, int argc, cha
 
         for (int i = 0; i < argc;) {
                 bool is_long = strncmp(argv[i], "--", 2) == 0;
+                bool is_option = is_long || find_letter(options, n_options, argv[i]);
                 int r;
 
                 if (!only_words && is_long && argv[i][2] == '\0') {
@@ -247,7 +258,7 @@ int cli_options_parse(const cli_option *options, size_t n_options, int argc, cha
                         i++;
                         continue;
                 }
-                if (!only_words && is_long) {
+                if (!only_words && is_option) {
                         r = parse_option(options, n_options, argc - i, argv + i, values, reterr);
                         if (r < 0)
                                 return r;

@@ -3,8 +3,9 @@
 
 /* Command-line options as a table: parsed, range-checked and printed as help from one place.
  *
- * "--name value", "--name=value", "--switch"; "--" ends the options; all else are words, before
- * or behind. What is not in the table is an error that names the nearest option. */
+ * "--name value", "--name=value", "--switch", "-n value" for few; "--" ends the options; all else
+ * are words, before or behind. What is not in the table is an error that names the nearest option.
+ */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -50,6 +51,7 @@ typedef struct cli_option {
         size_t offset;              /* in the verb's values */
         uint64_t minimum, maximum;  /* of numbers, sizes and reals; both 0: no limit */
         const char *const *choices; /* NULL-terminated */
+        char letter; /* "-n" for "--lines", where every other program has it; 0: none */
 } cli_option;
 
 typedef struct cli_words {

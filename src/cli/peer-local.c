@@ -17,6 +17,7 @@
 #include "cli/find.h"
 #include "cli/host.h"
 #include "cli/launch.h"
+#include "cli/log-carry.h"
 #include "cli/netns.h"
 #include "cli/pair.h"
 #include "cli/sandbox.h"
@@ -182,6 +183,7 @@ static void remember(peer *p, const char *name, const char *session_id, const pe
 
 static void forward(peer *p, const char *name, const peer *other) {
         pair_forward(host_of(p)->root, name, other->root);
+        log_carry(host_of(p)->root, peer_sandbox(p, name), other->root, peer_sandbox(other, name));
 }
 
 static void remove_images(peer *p, const char *name) {

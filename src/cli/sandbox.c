@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "cli/log-carry.h"
+#include "cli/log-part.h"
 #include "cli/pair.h"
 #include "migration/place.h"
 #include "migration/session.h"
@@ -183,10 +185,12 @@ int sandbox_has_shim(const char *root, const char *name, bool *ret, pid_t *ret_p
  */
 static bool is_file_of_ours(const char *file) {
         static const char *const names[] = {
-                "config.json",  "qemu.json",    "journal",          "shim.log",   "qemu.log",
-                "console.log",  "console.sock", "qmp.sock",         "fd.sock",    "shim.sock",
-                "control.sock", "streams.sock", "execs.json",       "execs.keep", "migration.json",
-                NIC_RECORD,     "audit.log",    SESSION_TRACE_FILE, LOCK_FILE,
+                "config.json",    "qemu.json",        "journal",        "shim.log",
+                "qemu.log",       "console.log",      "console.sock",   "qmp.sock",
+                "fd.sock",        "shim.sock",        "control.sock",   "streams.sock",
+                "execs.json",     "execs.keep",       "migration.json", NIC_RECORD,
+                "audit.log",      SESSION_TRACE_FILE, LOCK_FILE,        LOG_PART_BEFORE,
+                LOG_CARRY_ORIGIN,
         };
 
         for (size_t i = 0; i < ELEMENTS(names); i++) {

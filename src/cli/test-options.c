@@ -24,7 +24,8 @@ static const cli_option table[] = {
         { "force", NULL, "", CLI_OPTION_SWITCH, offsetof(values, force) },
         { "to", "TARGET", "", CLI_OPTION_TEXT, offsetof(values, to) },
         { "disk", "PATH", "", CLI_OPTION_TEXTS, offsetof(values, disks) },
-        { "max-passes", "N", "", CLI_OPTION_NUMBER, offsetof(values, passes), 1, 100 },
+        { "max-passes", "N", "", CLI_OPTION_NUMBER, offsetof(values, passes), 1, 100,
+          .letter = 'm' },
         { "bandwidth", "SIZE", "", CLI_OPTION_SIZE, offsetof(values, bandwidth) },
         { "throttling-scale", "P", "", CLI_OPTION_REAL, offsetof(values, scale), 1, 100 },
         { "handover", "KIND", "", CLI_OPTION_CHOICE, offsetof(values, handover),
@@ -74,6 +75,18 @@ static void test_absent_is_not_given(void **state) {
         assert_int_equal(PARSE("name"), 0);
         assert_false(v.passes.given || v.bandwidth.given || v.handover.given || v.scale.given);
         assert_null(v.to);
+}
+
+static void test_letters(void **state) {
+        assert_int_equal(PARSE("a", "-m", "7", "b", "--", "-m"), 0);
+        assert_int_equal(v.passes.value, 7);
+        assert_int_equal(words.n, 3);
+        assert_string_equal(words.words[2], "-m");
+        assert_int_equal(PARSE("-m", "0"), -EINVAL);
+        assert_string_equal(message, "--max-passes 0: must be from 1 to 100");
+        assert_int_equal(PARSE("-m"), -EINVAL);
+        assert_string_equal(message, "--max-passes needs a value (N)");
+        assert_int_equal(PARSE("-m7"), -EINVAL);
 }
 
 static void test_two_dashes_end_options(void **state) {
@@ -143,11 +156,9 @@ static void test_counts_are_capped(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_all_kinds),
-                cmocka_unit_test(test_absent_is_not_given),
-                cmocka_unit_test(test_two_dashes_end_options),
-                cmocka_unit_test(test_refusals),
-                cmocka_unit_test(test_counts_are_capped),
+                cmocka_unit_test(test_all_kinds), cmocka_unit_test(test_absent_is_not_given),
+                cmocka_unit_test(test_letters),   cmocka_unit_test(test_two_dashes_end_options),
+                cmocka_unit_test(test_refusals),  cmocka_unit_test(test_counts_are_capped),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

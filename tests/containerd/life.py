@@ -151,8 +151,8 @@ def test_a_copy_is_told_of(place):
     place.must("run", "-d", "--runtime", host.RUNTIME, "--mount",
                f"type=bind,src={folder},dst=/mnt,options=rbind:rw", host.IMAGE, "d1h", "sh", "-c",
                "while :; do sleep 0.1; done")
-    with open(os.path.join(place.root, place.sandboxes()[0], "shim.log"), encoding="utf-8") as file:
-        log = file.read()
+    log = subprocess.run([place.ferry, "--root", place.root, "logs", "d1h", "--shim"], check=True, text=True,
+                         stdout=subprocess.PIPE, timeout=host.LIMIT).stdout
     assert f"d1h: bind mount of {folder}: copied into the VM (8 of files, folders and links" in log, log
     assert f"d1h: bind mount of {folder}: left out: 0/pipe: neither" in log, log
     host.remove(place, "d1h")
