@@ -189,7 +189,16 @@ class Host:
         if os.environ.get("FERRY_KEEP"):
             print("# kept", self.folder)
         else:
+            self.unmount()
             shutil.rmtree(self.folder)
+
+    def unmount(self):
+        """What a test that failed has left."""
+        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+            paths = [line.split()[1] for line in mounts]
+        for path in reversed(paths):
+            if path.startswith(self.folder + "/"):
+                subprocess.run(["umount", path], check=False)
 
     def argv(self, *arguments):
         return ["ctr", "--address", self.socket, "-n", self.namespace, *arguments]

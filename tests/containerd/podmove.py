@@ -100,6 +100,12 @@ def there_and_back(here, there, make_pod):
         host.wait_for("nothing left", lambda at=source: not at.sandboxes())
         os.unlink(os.path.join(source.folder, "count.log"))
         if target is there:
+            there.stop()
+            there.start()
+            cri[there] = pods.Cri(there.socket)
+            host.wait_for("CRI", cri[there].is_up)
+            assert cri[there].pod_is_ready(pod)
+            check_one_vm(cri[there], containers, boot)
             containers["added"] = cri[there].run(there, pod, "added", *pods.FOREVER)
         assert cri[target].exec(containers["added"], BOOT) == boot
         host.wait_for("lines", lambda at=target: len(lines_of(at, "count")) > 20)

@@ -167,6 +167,14 @@ class Cri:
         assert not self.pod_is_ready(pod)
         self.call("RemovePodSandbox", (1, pod))
 
+    def is_up(self):
+        """Its containerd answers before it does."""
+        try:
+            self.call("Status")
+        except grpc.RpcError:
+            return False
+        return True
+
     def pod_is_ready(self, pod):
         return fields_of(self.call("PodSandboxStatus", (1, pod))[1]).get(3, 0) == 0
 
