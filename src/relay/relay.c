@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT */
+#include "relay/relay.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "relay/pack.h"
+#include "relay/stream.h"
+
+/* What waits here is sent in the blackout too: no more than keeps everybody busy. */
+#define BLOCKS_LEAST 4U
+
+typedef enum way_kind { WAY_OUT, WAY_IN, _WAY_MAX } way_kind;
+
+typedef struct way {
+        relay *relay;
+        relay_blocks blocks;
+        unsigned n_workers;
+        relay_packer *packers[RELAY_WORKERS_MAX];
+        pthread_t threads[RELAY_WORKERS_MAX + 2];
+        size_t n_threads;
+        atomic_uint next_worker;
+        atomic_uint_fast64_t plain, wire, usec;
+} way;
+
+struct relay {
+        int local, remote;
+        int stop_fd, over_fd, notify_fd;
+        relay_options options;
+        way ways[_WAY_MAX];
+        relay_level level;
+        atomic_bool end_sent;
+
+        pthread_mutex_t lock;
+        relay_state state;
+        unsigned n_over;
+        char problem[256];
+};
+
+static void signal_fd(int fd) {
+        uint64_t one = 1;
+
+        while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
+                ;
+}
+
+static void close_ways(relay *r) {
+        signal_fd(r->stop_fd);
+        for (size_t i = 0; i < _WAY_MAX; i++)
+                relay_blocks_close(&r->ways[i].blocks);
+}
+
+static _printf_(2, 3) void fail(relay *r, const char *format, ...) {
+        bool first;
+        va_list ap;
+
+        pthread_mutex_lock(&r->lock);
+        first = r->state == RELAY_RUNS;
+        if (first) {
+                va_start(ap, format);
+                (void)vsnprintf(r->problem, sizeof(r->problem), format, ap);
+                va_end(ap);
+                r->state = RELAY_FAILED;
+        }
+        pthread_mutex_unlock(&r->lock);
+        if (!first)
+                return;
+        close_ways(r);
+        (void)shutdown(r->local, SHUT_RDWR);
+        (void)shutdown(r->remote, SHUT_RDWR);
+        signal_fd(r->notify_fd);
+}
+
+static void fail_errno(relay *r, const char *what, int error) {
+        if (error != -ECANCELED)
+                fail(r, "%s: %s", what, strerror(-error));
+}
+
+static void way_is_over(way *w) {
+        relay *r = w->relay;
+        bool both;
+
+        relay_blocks_close(&w->blocks); /* its workers have nothing more to do */
+        pthread_mutex_lock(&r->lock);
+        both = ++r->n_over == _WAY_MAX && r->state == RELAY_RUNS;
+        if (both)
+                r->state = RELAY_ENDED;
+        pthread_mutex_unlock(&r->lock);
+        if (both)
+                signal_fd(r->notify_fd);
+}
+
+static void count(way *w, const relay_header *h) {
+        atomic_fetch_add(&w->plain, h->n_plain);
+        atomic_fetch_add(&w->wire, RELAY_HEADER_SIZE + h->n_payload);
+        atomic_store(&w->usec, now_usec());
+}
+
+/* ---- out: from QEMU to the other shim ---- */
+
+static void *read_local(void *userdata) {
+        way *w = userdata;
+        relay *r = w->relay;
+
+        for (;;) {
+                relay_block *block = relay_blocks_fill(&w->blocks);
+                ssize_t k;
+
+                if (!block)
+                        return NULL;
+                k = relay_read_some(r->local, block->plain, RELAY_PAYLOAD_MAX, r->stop_fd);
+                if (k == -ECONNRESET) /* it closed, and had not read everything */
+                        k = 0;
+                if (k < 0) {
+                        fail_errno(r, "QEMU's stream", (int)k);
+                        return NULL;
+                }
+                block->payload = block->plain;
+                block->header = (relay_header){
+                        .type = k > 0 ? RELAY_FRAME_DATA : RELAY_FRAME_END,
+                        .channel = r->options.channel,
+                        .n_payload = (uint32_t)k,
+                        .n_plain = (uint32_t)k,
+                };
+                if (w->n_workers == 0 || k == 0)
+                        block->header.check = relay_payload_check(block->plain, (size_t)k);
+                relay_blocks_filled(&w->blocks);
+                if (k == 0)
+                        return NULL;
+        }
+}
+
+static void *pack_blocks(void *userdata) {
+        way *w = userdata;
+        relay_packer *packer = w->packers[atomic_fetch_add(&w->next_worker, 1)];
+        relay_block *block;
+
+        while ((block = relay_blocks_work(&w->blocks))) {
+                if (block->header.type == RELAY_FRAME_DATA) {
+                        relay_pack(packer, &w->relay->level, block);
+                        block->header.check =
+                                relay_payload_check(block->payload, block->header.n_payload);
+                }
+                relay_blocks_worked(&w->blocks, block);
+        }
+        return NULL;
+}
+
+static void *write_remote(void *userdata) {
+        way *w = userdata;
+        relay *r = w->relay;
+        relay_block *block;
+        relay_wait wait;
+
+        for (uint64_t sequence = 0; (block = relay_blocks_send(&w->blocks, &wait)); sequence++) {
+                relay_header *h = &block->header;
+                uint8_t header[RELAY_HEADER_SIZE];
+                struct iovec iov[] = { { header, sizeof(header) },
+                                       { (void *)block->payload, h->n_payload } };
+                bool end = h->type == RELAY_FRAME_END;
+                int error;
+
+                relay_level_note(&r->level, wait);
+                h->sequence = sequence;
+                relay_header_format(h, r->options.side, header);
+                if (end) /* before: the peer may be through with the connection at once */
+                        atomic_store(&r->end_sent, true);
+                error = relay_write_all(r->remote, iov, end ? 1 : 2, r->stop_fd);
+                if (error < 0) {
+                        fail_errno(r, "the migration connection broke", error);
+                        return NULL;
+                }
+                count(w, h);
+                relay_blocks_sent(&w->blocks);
+                if (end) {
+                        signal_fd(r->over_fd);
+                        way_is_over(w);
+                        return NULL;
+                }
+        }
+        return NULL;
+}
+
+/* ---- in: from the other shim to QEMU ---- */
+
+/* Nothing more may be read, since it would be the handover's; whether the peer is gone shows. */
+static void watch_remote(relay *r) {
+        struct pollfd p[] = { { .fd = r->remote, .events = POLLRDHUP },
+                              { .fd = r->stop_fd, .events = POLLIN },
+                              { .fd = r->over_fd, .events = POLLIN } };
+
+        while (poll(p, ELEMENTS(p), -1) < 0 && errno == EINTR)
+                ;
+        if (p[0].revents && !p[1].revents && !atomic_load(&r->end_sent))
+                fail(r, "the other side closed the migration connection before all was sent");
+}
+
+static bool read_frame(way *w, relay_block *block, uint64_t sequence) {
+        relay *r = w->relay;
+        const relay_expected expected = {
+                .sender = r->options.side == RELAY_SOURCE ? RELAY_DESTINATION : RELAY_SOURCE,
+                .channel = r->options.channel,
+                .sequence = sequence,
+                .flags = w->n_workers > 0 ? RELAY_FLAG_ZSTD : 0,
+        };
+        uint8_t header[RELAY_HEADER_SIZE], *to;
+        const char *problem;
+        int error;
+
+        error = relay_read_all(r->remote, header, sizeof(header), r->stop_fd);
+        if (error == 0) {
+                problem = relay_header_parse(header, &expected, &block->header);
+                if (problem) {
+                        fail(r, "the stream from the other shim is broken: %s (frame %llu)",
+                             problem, (unsigned long long)sequence);
+                        return false;
+                }
+                to = block->header.flags & RELAY_FLAG_ZSTD ? block->packed : block->plain;
+                block->payload = to;
+                error = relay_read_all(r->remote, to, block->header.n_payload, r->stop_fd);
+        }
+        if (error == -ENODATA)
+                fail(r, "the migration connection was cut before the stream's end");
+        else if (error < 0)
+                fail_errno(r, "the migration connection broke", error);
+        return error == 0;
+}
+
+static void *read_remote(void *userdata) {
+        way *w = userdata;
+        relay_block *block;
+
+        for (uint64_t sequence = 0; (block = relay_blocks_fill(&w->blocks)); sequence++) {
+                bool end;
+
+                if (!read_frame(w, block, sequence))
+                        return NULL;
+                end = block->header.type == RELAY_FRAME_END;
+                relay_blocks_filled(&w->blocks);
+                if (end) {
+                        watch_remote(w->relay);
+                        return NULL;
+                }
+        }
+        return NULL;
+}
+
+static bool verify(way *w, const relay_block *block) {
+        const relay_header *h = &block->header;
+
+        if (relay_payload_check(block->payload, h->n_payload) == h->check)
+                return true;
+        fail(w->relay,
+             "the stream from the other shim is broken: a block was changed on the way "
+             "(frame %llu)",
+             (unsigned long long)h->sequence);
+        return false;
+}
+
+static void *unpack_blocks(void *userdata) {
+        way *w = userdata;
+        relay_packer *packer = w->packers[atomic_fetch_add(&w->next_worker, 1)];
+        relay_block *block;
+
+        while ((block = relay_blocks_work(&w->blocks))) {
+                if (!verify(w, block))
+                        return NULL;
+                if (block->header.flags & RELAY_FLAG_ZSTD && !relay_unpack(packer, block)) {
+                        fail(w->relay,
+                             "the stream from the other shim is broken: a block that "
+                             "cannot be unpacked (frame %llu)",
+                             (unsigned long long)block->header.sequence);
+                        return NULL;
+                }
+                relay_blocks_worked(&w->blocks, block);
+        }
+        return NULL;
+}
+
+static void *write_local(void *userdata) {
+        way *w = userdata;
+        relay *r = w->relay;
+        bool deaf = false; /* QEMU has closed: it says itself why, and the rest is nobody's */
+        relay_block *block;
+        relay_wait wait;
+
+        while ((block = relay_blocks_send(&w->blocks, &wait))) {
+                relay_header *h = &block->header;
+                struct iovec iov = { block->plain, h->n_plain };
+                int error = 0;
+
+                if (w->n_workers == 0 && !verify(w, block))
+                        return NULL;
+                if (h->type == RELAY_FRAME_END) {
+                        (void)shutdown(r->local, SHUT_WR);
+                        count(w, h);
+                        way_is_over(w);
+                        return NULL;
+                }
+                if (!deaf)
+                        error = relay_write_all(r->local, &iov, 1, r->stop_fd);
+                if (error == -EPIPE || error == -ECONNRESET)
+                        deaf = true;
+                else if (error < 0) {
+                        fail_errno(r, "QEMU's stream", error);
+                        return NULL;
+                }
+                count(w, h);
+                relay_blocks_sent(&w->blocks);
+        }
+        return NULL;
+}
+
+/* ---- the whole ---- */
+
+static int start_thread(way *w, void *(*run)(void *)) {
+        int r = pthread_create(&w->threads[w->n_threads], NULL, run, w);
+
+        if (r == 0)
+                w->n_threads++;
+        return -r;
+}
+
+static int init_way(way *w, unsigned n_workers) {
+        int error;
+
+        w->n_workers = n_workers;
+        error = relay_blocks_init(&w->blocks, n_workers * 2 + BLOCKS_LEAST, n_workers > 0,
+                                  n_workers > 0);
+        for (unsigned i = 0; error == 0 && i < n_workers; i++)
+                error = relay_packer_new(&w->packers[i]);
+        return error;
+}
+
+static int start_threads(relay *r) {
+        way *out = &r->ways[WAY_OUT], *in = &r->ways[WAY_IN];
+        int error = start_thread(out, read_local);
+
+        if (error == 0)
+                error = start_thread(out, write_remote);
+        if (error == 0)
+                error = start_thread(in, read_remote);
+        if (error == 0)
+                error = start_thread(in, write_local);
+        for (unsigned i = 0; error == 0 && i < out->n_workers; i++)
+                error = start_thread(out, pack_blocks);
+        for (unsigned i = 0; error == 0 && i < in->n_workers; i++)
+                error = start_thread(in, unpack_blocks);
+        return error;
+}
+
+int relay_start(int local_fd_consume, int remote_fd_consume, const relay_options *options,
+                relay **ret) {
+        _cleanup_(closep) int local = local_fd_consume, remote = remote_fd_consume;
+        sigset_t all, before;
+        relay *r;
+        int error;
+
+        if (options->workers > RELAY_WORKERS_MAX)
+                return -EINVAL;
+        r = calloc(1, sizeof(*r));
+        if (!r)
+                return -ENOMEM;
+        r->options = *options;
+        r->local = TAKE_FD(local);
+        r->remote = TAKE_FD(remote);
+        r->stop_fd = eventfd(0, EFD_CLOEXEC);
+        r->over_fd = eventfd(0, EFD_CLOEXEC);
+        r->notify_fd = eventfd(0, EFD_CLOEXEC);
+        error = r->stop_fd < 0 || r->over_fd < 0 || r->notify_fd < 0 ? -EMFILE : 0;
+        pthread_mutex_init(&r->lock, NULL);
+        relay_level_init(&r->level);
+        for (way_kind i = 0; i < _WAY_MAX; i++) {
+                bool is_bulk = (i == WAY_OUT) == (options->side == RELAY_SOURCE);
+                int failed;
+
+                r->ways[i].relay = r;
+                failed = init_way(&r->ways[i], is_bulk ? options->workers : 0);
+                if (error == 0)
+                        error = failed;
+        }
+        /* signals are the owner's */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        if (error == 0)
+                error = start_threads(r);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (error < 0) {
+                relay_stop(r);
+                return error;
+        }
+        *ret = r;
+        return 0;
+}
+
+int relay_get_fd(const relay *r) {
+        return r->notify_fd;
+}
+
+relay_state relay_get_state(relay *r, const char **ret_problem) {
+        relay_state state;
+
+        pthread_mutex_lock(&r->lock);
+        state = r->state;
+        pthread_mutex_unlock(&r->lock);
+        if (ret_problem) /* written once, before the state says so */
+                *ret_problem = state == RELAY_FAILED ? r->problem : NULL;
+        return state;
+}
+
+void relay_get_figures(relay *r, relay_figures *ret) {
+        way *out = &r->ways[WAY_OUT], *in = &r->ways[WAY_IN];
+
+        *ret = (relay_figures){
+                .sent = atomic_load(&out->plain),
+                .received = atomic_load(&in->plain),
+                .sent_wire = atomic_load(&out->wire),
+                .received_wire = atomic_load(&in->wire),
+                .sent_usec = atomic_load(&out->usec),
+                .received_usec = atomic_load(&in->usec),
+                .level = r->options.workers > 0 ? relay_level_get(&r->level) : 0,
+        };
+}
+
+relay *relay_stop(relay *r) {
+        if (!r)
+                return NULL;
+        close_ways(r);
+        for (size_t i = 0; i < _WAY_MAX; i++)
+                for (size_t k = 0; k < r->ways[i].n_threads; k++)
+                        (void)pthread_join(r->ways[i].threads[k], NULL);
+        for (size_t i = 0; i < _WAY_MAX; i++) {
+                for (size_t k = 0; k < RELAY_WORKERS_MAX; k++)
+                        relay_packer_free(r->ways[i].packers[k]);
+                relay_blocks_done(&r->ways[i].blocks);
+        }
+        fd_close(r->local);
+        fd_close(r->remote);
+        fd_close(r->stop_fd);
+        fd_close(r->over_fd);
+        fd_close(r->notify_fd);
+        pthread_mutex_destroy(&r->lock);
+        free(r);
+        return NULL;
+}
