@@ -6,7 +6,9 @@
 #include "oci/oci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-        static const oci_options options = { .root = "/r", .cgroup = "/c", .files_folder = "/f" };
+        static const oci_options options = {
+                .root = "/r", .cgroup = "/c", .files_folder = "/f", .shared_folder = "/s"
+        };
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         _cleanup_(oci_config_done) oci_config config;
         char *text = NULL;

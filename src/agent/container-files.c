@@ -92,18 +92,31 @@ static int make_link(int at, const char *name, const container_file *file) {
         return symlinkat(target, at, name) < 0 ? -errno : 0;
 }
 
+static int copy_path(const container_file *file, char ret[CONTAINER_FILE_PATH_MAX + 1]) {
+        if (file->n_path > CONTAINER_FILE_PATH_MAX || memchr(file->path, '\0', file->n_path))
+                return -EINVAL;
+        memcpy(ret, file->path, file->n_path);
+        ret[file->n_path] = '\0';
+        return is_inside(ret) ? 0 : -EINVAL;
+}
+
+/* Its owner before its mode, from which a change of the owner takes set-uid. */
+static int set_attributes(int at, const char *name, const container_file *file) {
+        if (fchownat(at, name, file->uid, file->gid, AT_SYMLINK_NOFOLLOW) < 0 ||
+            (!S_ISLNK(file->mode) && fchmodat(at, name, file->mode & 07777, 0) < 0))
+                return -errno;
+        return 0;
+}
+
 static int make_one(int files, const container_file *file) {
         _cleanup_(closep) int at = -EBADF;
         char path[CONTAINER_FILE_PATH_MAX + 1];
         const char *name;
         int r;
 
-        if (file->n_path > CONTAINER_FILE_PATH_MAX || memchr(file->path, '\0', file->n_path))
-                return -EINVAL;
-        memcpy(path, file->path, file->n_path);
-        path[file->n_path] = '\0';
-        if (!is_inside(path))
-                return -EINVAL;
+        r = copy_path(file, path);
+        if (r < 0)
+                return r;
         at = open_parent(files, path, &name);
         if (at < 0)
                 return at;
@@ -113,12 +126,42 @@ static int make_one(int files, const container_file *file) {
                 r = make_link(at, name, file);
         else
                 r = !S_ISDIR(file->mode) ? -EINVAL : mkdirat(at, name, 0700) < 0 ? -errno : 0;
-        /* its owner before its mode, from which a change of the owner takes set-uid */
-        if (r == 0 && fchownat(at, name, file->uid, file->gid, AT_SYMLINK_NOFOLLOW) < 0)
-                r = -errno;
-        if (r == 0 && !S_ISLNK(file->mode) && fchmodat(at, name, file->mode & 07777, 0) < 0)
-                r = -errno;
-        return r == -EEXIST ? -EINVAL : r; /* it is told twice; the container is not there yet */
+        return r < 0 ? r : set_attributes(at, name, file);
+}
+
+/* ---- what containers share ---- */
+
+static int open_shared(void) {
+        int fd;
+
+        if (mkdir(CONTAINER_SHARED_FOLDER, 0700) == 0) {
+                if (mount("tmpfs", CONTAINER_SHARED_FOLDER, "tmpfs", MS_NODEV | MS_NOSUID,
+                          "mode=0700") < 0) {
+                        int r = -errno;
+
+                        (void)rmdir(CONTAINER_SHARED_FOLDER);
+                        return r;
+                }
+        } else if (errno != EEXIST)
+                return -errno;
+        fd = open(CONTAINER_SHARED_FOLDER, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}
+
+static int make_shared(const container_file *file) {
+        _cleanup_(closep) int at = -EBADF;
+        char path[CONTAINER_FILE_PATH_MAX + 1];
+        int r;
+
+        r = copy_path(file, path);
+        if (r < 0 || !S_ISDIR(file->mode) || strchr(path, '/'))
+                return -EINVAL;
+        at = open_shared();
+        if (at < 0)
+                return at;
+        if (mkdirat(at, path, 0700) < 0)
+                return errno == EEXIST ? 0 : -errno;
+        return set_attributes(at, path, file);
 }
 
 int container_write_files(const char *folder, const container_file *files, size_t n) {
@@ -136,6 +179,6 @@ int container_write_files(const char *folder, const container_file *files, size_
         if (fd < 0)
                 return -errno;
         for (size_t i = 0; r == 0 && i < n; i++)
-                r = make_one(fd, &files[i]);
-        return r;
+                r = files[i].shared ? make_shared(&files[i]) : make_one(fd, &files[i]);
+        return r == -EEXIST ? -EINVAL : r; /* it is told twice; the container is not there yet */
 }

@@ -3,11 +3,13 @@
 
 /* What the host gives a container along: files and folders of its own, which its mounts name. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
 #define CONTAINER_FILES_MAX     1024U
 #define CONTAINER_FILE_PATH_MAX 512U
+#define CONTAINER_SHARED_FOLDER "/run/ferry/shared"
 
 typedef struct container_file {
         const char *path; /* below the folder; not terminated. Parents come first. */
@@ -17,6 +19,7 @@ typedef struct container_file {
         gid_t gid;
         const void *data; /* of a link: where it points */
         size_t n;
+        bool shared; /* an empty folder CONTAINER_SHARED_FOLDER/PATH instead; it may be there */
 } container_file;
 
 /* A new file. A negative errno. */

@@ -83,6 +83,7 @@ static container_file *files_of(const Ferry__Agent__V1__CreateContainerRequest *
                                              .mode = (mode_t)q->files[i]->mode,
                                              .uid = q->files[i]->uid,
                                              .gid = q->files[i]->gid,
+                                             .shared = q->files[i]->shared,
                                              .data = q->files[i]->data.data,
                                              .n = q->files[i]->data.len };
         return files;

@@ -19,6 +19,7 @@ typedef struct guest_file {
         uint32_t uid, gid;
         const void *data; /* of a link: where it points */
         size_t n;
+        bool shared; /* an empty folder GUEST_SHARED_FOLDER/PATH instead, for all containers */
 } guest_file;
 
 typedef struct guest_container_spec {
@@ -36,6 +37,7 @@ typedef struct guest_container_spec {
 #define GUEST_CONTAINER_CGROUP_FORMAT "/ferry/%s"
 #define GUEST_CONTAINER_ROOT_FORMAT   "/run/ferry/containers/%s/rootfs"
 #define GUEST_CONTAINER_FILES_FORMAT  "/run/ferry/containers/%s/files"
+#define GUEST_SHARED_FOLDER           "/run/ferry/shared"
 
 typedef void (*guest_container_done)(int r, const ferry_error *error, void *userdata);
 /* The guest's pids; borrowed. */

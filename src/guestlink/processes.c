@@ -295,6 +295,7 @@ static void fill_file(Ferry__Agent__V1__File *ret, const guest_file *file) {
         ret->mode = file->mode;
         ret->uid = file->uid;
         ret->gid = file->gid;
+        ret->shared = file->shared;
         ret->data = (ProtobufCBinaryData){ file->n, (uint8_t *)file->data };
 }
 

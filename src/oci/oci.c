@@ -5,9 +5,10 @@
 
 #include <jansson.h>
 
-#define MOUNTS_MAX 256U
-#define SOURCE_MAX 4095U
-#define VERSION    "1.0.2" /* of the specification, that Debian 12's crun takes */
+#define MOUNTS_MAX      256U
+#define SOURCE_MAX      4095U
+#define SHARED_NAME_MAX 63U     /* as Kubernetes has it */
+#define VERSION         "1.0.2" /* of the specification, that Debian 12's crun takes */
 
 /* ---- helpers ---- */
 
@@ -96,9 +97,21 @@ static bool is_shm(const char *target) {
         return strncmp(target, "/dev/shm", n) == 0 && strspn(target + n, "/") == strlen(target + n);
 }
 
+const char *oci_shared_name(const char *source) {
+        static const char mark[] = "/kubernetes.io~empty-dir/";
+        const char *at = strstr(source, mark), *name = at ? at + strlen(mark) : "";
+        size_t n = strlen(name);
+
+        return n > 0 && n <= SHARED_NAME_MAX && name[0] != '.' &&
+                               strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == n
+                       ? name
+                       : NULL;
+}
+
 static int translate_bind(oci_config *c, json_t *mount, const oci_options *options,
                           ferry_error *reterr) {
-        const char *source = text_of(mount, "source"), *target = text_of(mount, "destination");
+        const char *source = text_of(mount, "source"), *target = text_of(mount, "destination"),
+                   *shared;
         char *path;
         int r;
 
@@ -113,7 +126,11 @@ static int translate_bind(oci_config *c, json_t *mount, const oci_options *optio
         c->files[c->n_files] = strdup(source);
         if (!c->files[c->n_files])
                 return -ENOMEM;
-        if (asprintf(&path, "%s/%zu", options->files_folder, c->n_files++) < 0)
+        shared = oci_shared_name(source);
+        r = shared ? asprintf(&path, "%s/%s", options->shared_folder, shared)
+                   : asprintf(&path, "%s/%zu", options->files_folder, c->n_files);
+        c->n_files++;
+        if (r < 0)
                 return -ENOMEM;
         r = json_object_set_new(mount, "source", json_string(path)) < 0 ? -ENOMEM : 0;
         free(path);

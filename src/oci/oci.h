@@ -15,9 +15,10 @@
 #define OCI_NOTES_MAX 64U
 
 typedef struct oci_options {
-        const char *root;         /* root.path in the guest */
-        const char *cgroup;       /* linux.cgroupsPath */
-        const char *files_folder; /* in the guest: file N of `files` is at FOLDER/N */
+        const char *root;          /* root.path in the guest */
+        const char *cgroup;        /* linux.cgroupsPath */
+        const char *files_folder;  /* in the guest: file N of `files` is at FOLDER/N */
+        const char *shared_folder; /* there too: FOLDER/oci_shared_name() */
 } oci_options;
 
 typedef struct oci_config {
@@ -37,6 +38,10 @@ void oci_config_done(oci_config *config);
 
 /* OCI's process object, for another program in a container: the same rules; caller frees. */
 int oci_translate_process(const char *text, size_t n, char **ret, ferry_error *reterr);
+
+/* The name of Kubernetes' emptyDir that a bind mount's source is, unique in its pod; else NULL.
+ * Points into `source`. The containers of a pod share it, and the host has nothing of it. */
+const char *oci_shared_name(const char *source);
 
 /* As oci_config's `network`; NULL too when `text` is no configuration. Caller frees. */
 char *oci_network(const char *text, size_t n);

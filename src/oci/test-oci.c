@@ -15,7 +15,8 @@
 
 static const oci_options options = { .root = "/g/root",
                                      .cgroup = "/ferry/c1",
-                                     .files_folder = "/g/files" };
+                                     .files_folder = "/g/files",
+                                     .shared_folder = "/g/shared" };
 
 /* As ctr writes it, shortened. */
 static const char of_ctr[] =
@@ -98,6 +99,32 @@ static void test_a_container_of_ctr(void **state) {
                     has_note(&c, "net.ipv4.ip_forward") && has_note(&c, "apparmorProfile"));
         assert_false(c.terminal);
         json_decref(json);
+}
+
+/* The name is that of the volume: the pod that it is in has another path on each host. */
+static void test_an_empty_dir(void **state) {
+        static const char text[] =
+                "{\"process\":{},\"mounts\":[{\"destination\":\"/a\",\"type\":\"bind\",\"source\":"
+                "\"/k/pods/1/volumes/kubernetes.io~empty-dir/cache-2\"},{\"destination\":\"/b\","
+                "\"type\":\"bind\",\"source\":\"/x\"}]}";
+        _cleanup_(oci_config_done) oci_config c;
+        json_t *json = translated(text, &c), *mounts = json_object_get(json, "mounts");
+
+        assert_int_equal(c.n_files, 2);
+        assert_string_equal(json_string_value(json_object_get(json_array_get(mounts, 0), "source")),
+                            "/g/shared/cache-2");
+        assert_string_equal(json_string_value(json_object_get(json_array_get(mounts, 1), "source")),
+                            "/g/files/1");
+        json_decref(json);
+        assert_string_equal(oci_shared_name("/x/kubernetes.io~empty-dir/a.b-c"), "a.b-c");
+        assert_null(oci_shared_name("/x/kubernetes.io~empty-dir"));
+        assert_null(oci_shared_name("/x/kubernetes.io~empty-dir/"));
+        assert_null(oci_shared_name("/x/kubernetes.io~empty-dir/.."));
+        assert_null(oci_shared_name("/x/kubernetes.io~empty-dir/a/b"));
+        assert_null(oci_shared_name(
+                "/x/kubernetes.io~empty-dir/"
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+        assert_null(oci_shared_name("/x/kubernetes.io~configmap/a"));
 }
 
 /* ---- what `ctr run` of three containerds wrote for a real runc ---- */
@@ -377,6 +404,7 @@ static void test_an_annotation(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_an_empty_dir),
                 cmocka_unit_test(test_a_container_of_ctr),
                 cmocka_unit_test(test_the_smallest),
                 cmocka_unit_test(test_what_is_refused),

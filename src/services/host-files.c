@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "oci/oci.h"
 
 /* What is too large is looked at further for its figures, up to here. */
 #define COUNT_MAX 16384U
@@ -223,8 +224,8 @@ static int open_source(walk *w) {
         if (strstr(w->source, "/kubernetes.io~empty-dir/"))
                 return ferry_error_set(
                         w->reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                        "bind mount of %.500s: an emptyDir is shared by the containers "
-                        "of a pod, and a copy would not be",
+                        "bind mount of %.500s: a part of an emptyDir is shared by the "
+                        "containers of a pod, and a copy would not be",
                         w->source);
         if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
                 return ferry_error_set(
@@ -299,14 +300,42 @@ static int add(host_files *files, const char *source, const char *name, ferry_er
         return 0;
 }
 
+/* Of that only what it is like: it is empty until its pod's containers write into it. */
+static int add_shared(host_files *files, const char *source, const char *name,
+                      ferry_error *reterr) {
+        walk w = { .files = files, .source = source, .n_before = files->n, .reterr = reterr };
+        struct stat st;
+        int r;
+
+        if (stat(source, &st) < 0)
+                return ferry_error_set_errno(reterr, -errno, "bind mount of %.500s", source);
+        if (!S_ISDIR(st.st_mode))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -ENOTDIR,
+                                       "bind mount of %.500s: this emptyDir is no folder", source);
+        w.n = 1;
+        if (is_too_large(&w))
+                return complain_of_size(&w);
+        r = keep(&w, name, &st, NULL, 0);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "bind mount of %.500s", source);
+        files->items[files->n - 1].shared = true;
+        note(&w,
+             "an emptyDir, in the VM's memory: all of its containers share it, and nothing of it "
+             "gets to this host");
+        return 0;
+}
+
 int host_files_read(char *const *sources, size_t n_sources, host_files *ret, ferry_error *reterr) {
         char name[24];
         int r = 0;
 
         *ret = (host_files){ .n = 0 };
         for (size_t i = 0; r == 0 && i < n_sources; i++) {
+                const char *shared = oci_shared_name(sources[i]);
+
                 (void)snprintf(name, sizeof(name), "%zu", i);
-                r = add(ret, sources[i], name, reterr);
+                r = shared ? add_shared(ret, sources[i], shared, reterr)
+                           : add(ret, sources[i], name, reterr);
         }
         return r;
 }

@@ -21,7 +21,8 @@ typedef struct host_files {
         size_t n_notes;
 } host_files;
 
-/* The file or folder at source N becomes "N", what is in a folder "N/...". Links in it are taken as
+/* An emptyDir of Kubernetes' (oci_shared_name()) becomes a shared folder of that name. Else: the
+ * file or folder at source N becomes "N", what is in a folder "N/...". Links in it are taken as
  * links, and none is followed; devices, sockets, FIFOs and what is mounted in it are left out. The
  * notes tell that, and what was copied. -EFBIG: too large, with the figures; -EINVAL: neither a
  * file nor a folder, or too deep; -EAGAIN: it changes all the time; what opening and reading say.

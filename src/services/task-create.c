@@ -393,7 +393,10 @@ static int read_bundle(creation *c, const char *bundle, ferry_error *reterr) {
         snprintf(cgroup, sizeof(cgroup), GUEST_CONTAINER_CGROUP_FORMAT, c->task->guest_id);
         snprintf(files, sizeof(files), GUEST_CONTAINER_FILES_FORMAT, c->task->guest_id);
         r = oci_translate(text, n,
-                          &(oci_options){ .root = root, .cgroup = cgroup, .files_folder = files },
+                          &(oci_options){ .root = root,
+                                          .cgroup = cgroup,
+                                          .files_folder = files,
+                                          .shared_folder = GUEST_SHARED_FOLDER },
                           &c->config, reterr);
         if (r == 0)
                 r = host_files_read(c->config.files, c->config.n_files, &c->files, reterr);

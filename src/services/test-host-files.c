@@ -262,9 +262,20 @@ static void test_too_long(void **state) {
 }
 
 static void test_a_shared_one(void **state) {
+        host_files files;
+
         make_folder("kubernetes.io~empty-dir", 0755);
-        make_folder("kubernetes.io~empty-dir/cache", 0755);
-        assert_refused("kubernetes.io~empty-dir/cache", -EINVAL, "emptyDir");
+        make_folder("kubernetes.io~empty-dir/cache", 01777);
+        write_file("kubernetes.io~empty-dir/cache/file", "x", 1, 0644);
+        must("kubernetes.io~empty-dir/cache", &files);
+        assert_int_equal(files.n, 1);
+        assert_file(&files, "cache", S_IFDIR | 01777, "");
+        assert_true(files.items[0].shared);
+        assert_true(has_note(&files, "all of its containers share it"));
+        host_files_done(&files);
+        make_folder("kubernetes.io~empty-dir/cache/part", 0755);
+        assert_refused("kubernetes.io~empty-dir/cache/part", -EINVAL, "a part of an emptyDir");
+        assert_refused("kubernetes.io~empty-dir/cache/file", -EINVAL, "a part of an emptyDir");
 }
 
 /* Another process goes on changing it as the kubelet does: what is read is of one version, or

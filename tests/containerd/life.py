@@ -146,6 +146,26 @@ def test_a_folder_is_brought_in(place):
     assert os.path.exists(f"{folder}/token") and not os.path.exists(f"{folder}/..1/deep/new")
 
 
+def test_a_pod_shares_an_empty_dir(place):
+    folder = os.path.join(place.folder, "pod/volumes/kubernetes.io~empty-dir/cache")
+    os.makedirs(folder)
+    os.chmod(folder, 0o1777)
+    pod = ("--label", "io.kubernetes.cri.sandbox-id=pe1")
+    write, read = (("--mount", f"type=bind,src={folder},dst=/cache,options=rbind:{mode}") for mode in ("rw", "ro"))
+    place.must("run", "-d", "--runtime", host.RUNTIME, *pod, *write, host.IMAGE, "pe1", "sh", "-c",
+               "echo shared >/cache/file; while :; do sleep 0.1; done")
+    place.must("task", "exec", "--exec-id", "e1", "pe1", "sh", "-c", "while ! test -s /cache/file; do sleep 0.1; done")
+    result = host.run(place, "pe2", "sh", "-c", "busybox stat -c %a /cache; cat /cache/file; echo x >/cache/file",
+                      flags=(*pod, *read))
+    assert result.out == "1777\nshared\n" and "Read-only file system" in result.err, result
+    result = host.run(place, "pe3", "sh", "-c", "echo more >>/cache/file", flags=(*pod, *write))
+    assert result.code == 0, result
+    seen = place.must("task", "exec", "--exec-id", "e2", "pe1", "cat", "/cache/file").out
+    assert seen == "shared\nmore\n" and not os.listdir(folder), seen
+    host.remove(place, "pe1")
+    host.wait_for("nothing left", lambda: not place.sandboxes())
+
+
 def test_a_copy_is_told_of(place):
     folder = make_volume(place, "told")
     place.must("run", "-d", "--runtime", host.RUNTIME, "--mount",

@@ -247,6 +247,28 @@ def test_a_pod_there_and_back(here, there):
     wait_clean(here)
 
 
+def test_what_a_pod_shares(here, there):
+    """An emptyDir is in the VM: a container that is added there has it, by another pod's path."""
+    def add(place, name, script):
+        folder = os.path.join(place.folder, f"{name}/volumes/kubernetes.io~empty-dir/cache")
+        os.makedirs(folder)
+        place.must("run", "-d", "--runtime", host.RUNTIME, "--label", "io.kubernetes.cri.sandbox-id=pod2",
+                   "--mount", f"type=bind,src={folder},dst=/cache,options=rbind:rw", host.IMAGE, name, "sh", "-c",
+                   script)
+
+    add(here, "pod2", "echo from there >/cache/file; " + FOREVER)
+    host.wait_for("the file", lambda: here.ctr("task", "exec", "--exec-id", "e1", "pod2", "test", "-s",
+                                               "/cache/file").code == 0)
+    move(here, there, "pod2")
+    wait_clean(here)
+    add(there, "app4", FOREVER)
+    result = there.must("task", "exec", "--exec-id", "e2", "app4", "cat", "/cache/file")
+    assert result.out == "from there\n", result
+    for name in "app4", "pod2":
+        host.remove(there, name)
+    wait_clean(there)
+
+
 def test_another_network_there(here, there):
     """A server in it is found at the address that it has there."""
     mac = "02:fe:00:00:00:42"
