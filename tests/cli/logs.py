@@ -55,6 +55,8 @@ def log_of(place, root, name):
 
 def test_all_of_it(place):
     ferry.start_guest(place, IMAGE[0])
+    # the shell on the console asks where the cursor is: then it is quiet
+    ferry.wait_for("its prompt", lambda: "\x1b[6n" in console(place))
     say(place, "hello from inside")
     result = place.must("logs", "web")
     lines = result.out.splitlines()
