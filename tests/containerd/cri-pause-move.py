@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The same as cri-move.py for pods that have a container of their own (`sandboxer = "podsandbox"`).
 
-usage: cri-pause-move.py FERRY SHIM FETCH FOLDER SUITE
+usage: cri-pause-move.py FERRY SHIM [FETCH FOLDER SUITE]
 """
 import signal
 import subprocess
@@ -51,7 +51,8 @@ def test_it_is_not_moved_without_its_makers(here, there):
 
 
 def main():
-    with Pair(*sys.argv[1:3], host.fetch(*sys.argv[3:]), pods.prepare_paused) as (here, there):
+    binaries = host.fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None
+    with Pair(*sys.argv[1:3], binaries, pods.prepare_paused) as (here, there):
         failed = host.run_tests(globals(), here, there)
     sys.exit(failed)
 

@@ -150,6 +150,11 @@ class Host:
             sys.exit(0)
         assert built.returncode == 0, built.stderr
 
+    def version(self):
+        done = subprocess.run(["containerd", "--version"], env=self.environment, text=True,
+                              stdout=subprocess.PIPE, check=True)
+        return int(done.stdout.split()[2].lstrip("v").split(".")[0])
+
     def enter(self):
         """Its network namespace only: namespaces that it mounts are seen by those outside too."""
         return ("nsenter", "--net=/run/netns/" + self.netns) if self.netns else ()

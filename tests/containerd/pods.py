@@ -40,6 +40,26 @@ disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.
   disable = true
 """
 
+CONFIG_1 = """version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image}"
+  stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "ferry"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.ferry]
+  runtime_type = "io.containerd.ferry.v2"
+  pod_annotations = ["io.ferry.*"]
+  container_annotations = ["io.microsoft.migration.*"]
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{folder}/cni"
+  conf_dir = "{folder}/net"
+"""
+
 PLUGIN = """#!/bin/sh -e
 # A CNI plugin: one veth, whose other end stays with containerd.
 cat > /dev/null
@@ -187,6 +207,8 @@ def prepare_paused(place):
     """The same, whose pods have a container of their own, as with containerd 1."""
     prepare(place, "podsandbox")
     place.command = list(FOREVER)
+    if place.version() < 2:
+        place.config = CONFIG_1.replace("{image}", host.IMAGE)
 
 
 def prepare(place, sandboxer="shim"):
