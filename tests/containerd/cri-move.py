@@ -12,7 +12,7 @@ import sys
 import host
 import pods
 from pair import Pair
-from podmove import SESSION, Mover, check_unharmed, start_one, there_and_back
+from podmove import SESSION, Mover, check_unharmed, recover, start_one, there_and_back
 
 
 def test_three_containers_there_and_back(here, there):
@@ -42,14 +42,6 @@ def test_nobody_makes_its_containers(here, there):
     other.remove_pod(new)
     host.wait_for("nothing left", lambda: not there.sandboxes())
     check_unharmed(here, cri, pod, container)
-
-
-def recover(place, name):
-    done = subprocess.run([place.ferry, "--root", place.root, "recover", name, "--cancel"],
-                          env=place.environment, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, check=False, timeout=host.LIMIT)
-    assert done.returncode == 0, done
-    assert "runs on host a" in done.stdout, done
 
 
 def test_a_mover_that_is_killed(here, there):

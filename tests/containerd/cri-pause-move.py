@@ -11,7 +11,7 @@ import sys
 import host
 import pods
 from pair import Pair
-from podmove import Mover, check_unharmed, start_one, there_and_back
+from podmove import Mover, check_unharmed, recover, start_one, there_and_back
 
 
 def test_three_containers_there_and_back(here, there):
@@ -39,6 +39,24 @@ def test_nobody_makes_its_containers(here, there):
     other.remove_pod(new)
     host.wait_for("nothing left", lambda: not there.sandboxes())
     check_unharmed(here, cri, pod, container)
+
+
+def test_a_mover_that_is_killed(here, there):
+    """Before the pod is made there, and after."""
+    for number, asked in enumerate((here, there)):
+        cri, pod, container = start_one(here)
+        mover = Mover(here, there, pod)
+        mover.wait_for("waiting for the containers")
+        new = mover.make_paused_pod() if number == 1 else None
+        mover.process.kill()
+        mover.process.wait()
+        recover(asked, asked.sandboxes()[0])
+        if new:
+            other = pods.Cri(there.socket)
+            host.wait_for("its end", lambda at=other, one=new: not at.pod_is_ready(one))
+            other.remove_pod(new)
+        host.wait_for("nothing left", lambda: not there.sandboxes())
+        check_unharmed(here, cri, pod, container)
 
 
 def test_it_is_not_moved_without_its_makers(here, there):

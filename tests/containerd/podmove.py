@@ -128,3 +128,11 @@ def check_unharmed(here, cri, pod, container):
     assert cri.exec(container, "echo well") == "well\n"
     cri.remove_pod(pod)
     host.wait_for("nothing left", lambda: not here.sandboxes())
+
+
+def recover(place, name):
+    done = subprocess.run([place.ferry, "--root", place.root, "recover", name, "--cancel"],
+                          env=place.environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, check=False, timeout=host.LIMIT)
+    assert done.returncode == 0, done
+    assert "runs on host a" in done.stdout, done
