@@ -16,7 +16,7 @@ static void take(const uint8_t *data, size_t n, const relay_expected *expected) 
         FUZZ_REQUIRE(h.sequence == expected->sequence && h.channel == expected->channel);
         FUZZ_REQUIRE((h.flags & ~expected->flags) == 0);
         FUZZ_REQUIRE(h.n_payload <= RELAY_PAYLOAD_MAX && h.n_plain <= RELAY_PAYLOAD_MAX);
-        FUZZ_REQUIRE((h.type == RELAY_FRAME_END) == (h.n_payload == 0));
+        FUZZ_REQUIRE((h.type == RELAY_FRAME_DATA) == (h.n_payload > 0));
         if (n - RELAY_HEADER_SIZE >= h.n_payload)
                 (void)relay_payload_check(data + RELAY_HEADER_SIZE, h.n_payload);
 }

@@ -41,8 +41,8 @@ void relay_header_format(const relay_header *h, relay_side sender, uint8_t to[RE
 }
 
 static const char *check_lengths(const relay_header *h) {
-        if (h->type == RELAY_FRAME_END)
-                return h->flags || h->n_payload || h->n_plain ? "an END with something in it"
+        if (h->type != RELAY_FRAME_DATA)
+                return h->flags || h->n_payload || h->n_plain ? "an end with something in it"
                                                               : NULL;
         if (h->n_payload == 0 || h->n_payload > RELAY_PAYLOAD_MAX || h->n_plain == 0 ||
             h->n_plain > RELAY_PAYLOAD_MAX)
@@ -70,7 +70,7 @@ const char *relay_header_parse(const uint8_t data[RELAY_HEADER_SIZE],
                 return "a frame's header was changed on the way";
         if (data[3] != RELAY_VERSION)
                 return "a frame of another version";
-        if (data[4] != RELAY_FRAME_DATA && data[4] != RELAY_FRAME_END)
+        if (data[4] < RELAY_FRAME_DATA || data[4] > RELAY_FRAME_BROKEN)
                 return "a frame of an unknown type";
         h.type = (relay_frame_type)data[4];
         if (h.flags & ~expected->flags)

@@ -14,6 +14,7 @@
 typedef enum relay_frame_type {
         RELAY_FRAME_DATA = 1, /* 1 to RELAY_PAYLOAD_MAX bytes */
         RELAY_FRAME_END = 2,  /* the channel's last, no payload: the sender's QEMU has closed it */
+        RELAY_FRAME_BROKEN = 3, /* no payload: what the other side sent was not what it wrote */
 } relay_frame_type;
 
 #define RELAY_FLAG_ZSTD 0x01 /* DATA: the payload is one zstd frame of `n_plain` bytes */

@@ -39,6 +39,7 @@ struct relay {
         way ways[_WAY_MAX];
         relay_level level;
         atomic_bool end_sent;
+        atomic_bool tell; /* the peer, that what it sent came broken; the writer does */
 
         pthread_mutex_t lock;
         relay_state state;
@@ -76,8 +77,15 @@ static _printf_(2, 3) void fail(relay *r, const char *format, ...) {
                 return;
         close_ways(r);
         (void)shutdown(r->local, SHUT_RDWR);
-        (void)shutdown(r->remote, SHUT_RDWR);
+        if (!atomic_load(&r->tell) || atomic_load(&r->end_sent))
+                (void)shutdown(r->remote, SHUT_RDWR);
         signal_fd(r->notify_fd);
+}
+
+static void fail_broken(relay *r, const char *what, uint64_t sequence) {
+        atomic_store(&r->tell, true);
+        fail(r, "the stream from the other shim is broken: %s (frame %llu)", what,
+             (unsigned long long)sequence);
 }
 
 static void fail_errno(relay *r, const char *what, int error) {
@@ -155,13 +163,26 @@ static void *pack_blocks(void *userdata) {
         return NULL;
 }
 
+/* The last of a stream that failed, if it has come to the end of a frame. */
+static void tell_broken(relay *r, uint64_t sequence) {
+        const relay_header h = { .type = RELAY_FRAME_BROKEN,
+                                 .channel = r->options.channel,
+                                 .sequence = sequence };
+        uint8_t header[RELAY_HEADER_SIZE];
+        struct iovec iov = { header, sizeof(header) };
+
+        relay_header_format(&h, r->options.side, header);
+        (void)relay_write_all(r->remote, &iov, 1, r->stop_fd);
+}
+
 static void *write_remote(void *userdata) {
         way *w = userdata;
         relay *r = w->relay;
         relay_block *block;
         relay_wait wait;
+        uint64_t sequence;
 
-        for (uint64_t sequence = 0; (block = relay_blocks_send(&w->blocks, &wait)); sequence++) {
+        for (sequence = 0; (block = relay_blocks_send(&w->blocks, &wait)); sequence++) {
                 relay_header *h = &block->header;
                 uint8_t header[RELAY_HEADER_SIZE];
                 struct iovec iov[] = { { header, sizeof(header) },
@@ -175,8 +196,12 @@ static void *write_remote(void *userdata) {
                 if (end) /* before: the peer may be through with the connection at once */
                         atomic_store(&r->end_sent, true);
                 error = relay_write_all(r->remote, iov, end ? 1 : 2, r->stop_fd);
-                if (error < 0) {
+                if (error == -ECANCELED)
+                        break;
+                if (error < 0 && end)
                         fail_errno(r, "the migration connection broke", error);
+                if (error < 0) { /* why, the reader may find in what came before */
+                        (void)shutdown(r->remote, SHUT_RDWR);
                         return NULL;
                 }
                 count(w, h);
@@ -186,6 +211,11 @@ static void *write_remote(void *userdata) {
                         way_is_over(w);
                         return NULL;
                 }
+        }
+        if (atomic_load(&r->tell)) {
+                if (!block)
+                        tell_broken(r, sequence);
+                (void)shutdown(r->remote, SHUT_RDWR);
         }
         return NULL;
 }
@@ -220,8 +250,12 @@ static bool read_frame(way *w, relay_block *block, uint64_t sequence) {
         if (error == 0) {
                 problem = relay_header_parse(header, &expected, &block->header);
                 if (problem) {
-                        fail(r, "the stream from the other shim is broken: %s (frame %llu)",
-                             problem, (unsigned long long)sequence);
+                        fail_broken(r, problem, sequence);
+                        return false;
+                }
+                if (block->header.type == RELAY_FRAME_BROKEN) {
+                        fail(r, "the other shim found that what it was sent was changed on the "
+                                "way: its Status says how");
                         return false;
                 }
                 to = block->header.flags & RELAY_FLAG_ZSTD ? block->packed : block->plain;
@@ -259,10 +293,7 @@ static bool verify(way *w, const relay_block *block) {
 
         if (relay_payload_check(block->payload, h->n_payload) == h->check)
                 return true;
-        fail(w->relay,
-             "the stream from the other shim is broken: a block was changed on the way "
-             "(frame %llu)",
-             (unsigned long long)h->sequence);
+        fail_broken(w->relay, "a block was changed on the way", h->sequence);
         return false;
 }
 
@@ -275,10 +306,8 @@ static void *unpack_blocks(void *userdata) {
                 if (!verify(w, block))
                         return NULL;
                 if (block->header.flags & RELAY_FLAG_ZSTD && !relay_unpack(packer, block)) {
-                        fail(w->relay,
-                             "the stream from the other shim is broken: a block that "
-                             "cannot be unpacked (frame %llu)",
-                             (unsigned long long)block->header.sequence);
+                        fail_broken(w->relay, "a block that cannot be unpacked",
+                                    block->header.sequence);
                         return NULL;
                 }
                 relay_blocks_worked(&w->blocks, block);

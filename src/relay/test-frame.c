@@ -139,6 +139,8 @@ static void lies_are_refused(void **state) {
         h = good;
         h.type = RELAY_FRAME_END;
         refused(h, &expected, RELAY_SOURCE);
+        h.type = RELAY_FRAME_BROKEN;
+        refused(h, &expected, RELAY_SOURCE);
 }
 
 int main(void) {

@@ -457,6 +457,46 @@ static void packed_lies_are_refused(void **state) {
         wire_done(&w);
 }
 
+/* Who finds a stream broken says so, last of all, and the one who sent it tells that. */
+static void the_sender_hears_of_it(void **state) {
+        const relay_expected expected = { .sender = RELAY_DESTINATION };
+        relay_options source = { .side = RELAY_SOURCE },
+                      destination = { .side = RELAY_DESTINATION };
+        uint8_t told[RELAY_HEADER_SIZE], byte;
+        int local[2], remote[2];
+        wire w = record(0);
+        const char *problem;
+        relay_header h;
+        relay *r;
+
+        pair(local);
+        pair(remote);
+        assert_int_equal(relay_start(local[1], remote[1], &destination, &r), 0);
+        w.bytes[RELAY_HEADER_SIZE + 7] ^= 1;
+        assert_int_equal(send(remote[0], w.bytes, 6000, MSG_NOSIGNAL), 6000);
+        assert_int_equal(recv(remote[0], told, sizeof(told), MSG_WAITALL), sizeof(told));
+        assert_null(relay_header_parse(told, &expected, &h));
+        assert_int_equal(h.type, RELAY_FRAME_BROKEN);
+        assert_true(recv(remote[0], &byte, 1, 0) <= 0);
+        assert_int_equal(wait_end(r, &problem), RELAY_FAILED);
+        assert_non_null(strstr(problem, "a block was changed"));
+        relay_stop(r);
+        close(local[0]);
+        close(remote[0]);
+
+        pair(local);
+        pair(remote);
+        assert_int_equal(send(remote[0], told, sizeof(told), 0), sizeof(told));
+        close(remote[0]);
+        assert_int_equal(send(local[0], told, 1, 0), 1); /* its writer finds nobody there */
+        assert_int_equal(relay_start(local[1], remote[1], &source, &r), 0);
+        assert_int_equal(wait_end(r, &problem), RELAY_FAILED);
+        assert_non_null(strstr(problem, "the other shim found"));
+        relay_stop(r);
+        close(local[0]);
+        wire_done(&w);
+}
+
 static void a_peer_that_goes_is_noticed(void **state) {
         const char *problem;
         both b;
@@ -506,6 +546,7 @@ int main(void) {
                 cmocka_unit_test(a_flipped_bit_is_found),
                 cmocka_unit_test(the_order_counts),
                 cmocka_unit_test(packed_lies_are_refused),
+                cmocka_unit_test(the_sender_hears_of_it),
                 cmocka_unit_test(a_peer_that_goes_is_noticed),
                 cmocka_unit_test(bad_options),
         };
