@@ -32,6 +32,7 @@ struct mig_link {
         mig_link_handlers handlers;
         void *userdata;
         link_phase phase;
+        bool held;      /* by a relay */
         unsigned n_ref; /* held by a dispatch under way */
         bool freed;
 
@@ -65,9 +66,11 @@ static void update_events(mig_link *l) {
 
         if (!l->io)
                 return;
-        if (l->phase == LINK_HELLO || l->phase == LINK_PROOF || l->phase == LINK_MESSAGES)
+        if (l->held)
+                events = 0;
+        else if (l->phase == LINK_HELLO || l->phase == LINK_PROOF || l->phase == LINK_MESSAGES)
                 events |= EPOLLIN;
-        if (l->n_out > 0)
+        if (l->n_out > 0 && !l->held)
                 events |= EPOLLOUT;
         /* epoll reports EPOLLHUP even for an empty set: switch it off, QEMU notices by itself */
         if (events)
@@ -93,7 +96,7 @@ static void die_errno(mig_link *l, const char *what, int r) {
 }
 
 static int flush(mig_link *l) {
-        while (l->n_out > 0) {
+        while (l->n_out > 0 && !l->held) {
                 ssize_t k = send(l->fd, l->out, l->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
 
                 if (k < 0) {
@@ -181,6 +184,8 @@ static const char *check_hello(const mig_link *l, const Ferry__Handover__V1__Hel
             (hello->options.len > 0 &&
              memcmp(hello->options.data, l->identity.options, hello->options.len) != 0))
                 return "the other shim has other transfer options";
+        if (hello->relay_version != l->identity.relay_version)
+                return "the other shim speaks another version of the relay";
         return NULL;
 }
 
@@ -405,6 +410,7 @@ int mig_link_greet(mig_link *l, const mig_link_identity *identity) {
         hello.state_digest = (ProtobufCBinaryData){ DIGEST_SIZE, l->identity.state_digest };
         hello.nonce = (ProtobufCBinaryData){ sizeof(nonce), nonce };
         hello.settled_before = l->identity.settled_before;
+        hello.relay_version = l->identity.relay_version;
         hello.options =
                 (ProtobufCBinaryData){ l->identity.n_options, (uint8_t *)l->identity.options };
         message.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_HELLO;
@@ -431,6 +437,22 @@ void mig_link_listen(mig_link *l) {
         if (l->phase != LINK_DEAD)
                 l->phase = LINK_MESSAGES;
         update_events(l);
+}
+
+void mig_link_hold(mig_link *l) {
+        l->held = true;
+        update_events(l);
+}
+
+void mig_link_release(mig_link *l) {
+        int r;
+
+        l->held = false;
+        r = flush(l);
+        if (r < 0)
+                die_errno(l, "migration socket", r);
+        else
+                update_events(l);
 }
 
 int mig_link_dup(const mig_link *l, int *ret_fd) {

@@ -26,6 +26,7 @@ typedef struct mig_link_identity {
         uint8_t state_digest[DIGEST_SIZE];
         const uint8_t *options; /* serialized; both sides must have the same */
         size_t n_options;
+        uint32_t relay_version; /* 0: no relay */
         /* The memory went over an earlier connection; digest and options may be forgotten. */
         bool settled_before;
 } mig_link_identity;
@@ -48,6 +49,10 @@ int mig_link_greet(mig_link *l, const mig_link_identity *identity);
 
 void mig_link_pause(mig_link *l);
 void mig_link_listen(mig_link *l);
+
+/* The connection is a relay's: nothing is read, and what is sent waits, until the release. */
+void mig_link_hold(mig_link *l);
+void mig_link_release(mig_link *l);
 
 /* Queues what does not fit. -ENOTCONN once dead. */
 int mig_link_send(mig_link *l, const mig_message *message);

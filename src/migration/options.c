@@ -6,6 +6,9 @@
 #include "migration/compatibility.h"
 
 #include "migration/policy.h"
+#include "relay/relay.h"
+
+#define DEFAULT_WORKERS 2U
 
 void migration_options_init(migration_options *options) {
         *options = (migration_options){
@@ -14,6 +17,10 @@ void migration_options_init(migration_options *options) {
                 .maximum_passes = POLICY_MAXIMUM_PASSES,
                 .blackout_target_ms = POLICY_TARGET_MS,
         };
+}
+
+bool migration_options_want_relay(const migration_options *o) {
+        return o->checksums || o->compress_workers > 0;
 }
 
 static int bad(ferry_error *reterr, const char *field, const char *rule) {
@@ -86,9 +93,9 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
                 return bad(reterr, "encryption", "must be 0 to 2");
         if (m->compression_settings &&
             m->compression_settings->optional_throttle_worker_count_case &&
-            m->compression_settings->throttle_worker_count == 0)
-                return bad(reterr, "compression_settings.throttle_worker_count",
-                           "must be at least 1");
+            (m->compression_settings->throttle_worker_count < 1 ||
+             m->compression_settings->throttle_worker_count > RELAY_WORKERS_MAX))
+                return bad(reterr, "compression_settings.throttle_worker_count", "must be 1 to 64");
         if (m->optional_channels_case && (m->channels < 1 || m->channels > 64))
                 return bad(reterr, "channels", "must be 1 to 64");
         /* QEMU counts in bytes per second and takes no less than a page in its 100 ms. */
@@ -104,10 +111,6 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
 }
 
 static int check_built(const InitializeOptions *m, ferry_error *reterr) {
-        if (m->compression_settings)
-                return not_built(reterr, "compression_settings");
-        if (m->checksum_verification)
-                return not_built(reterr, "checksum_verification");
         if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
                 return not_built(reterr, "postcopy");
         if (m->verify_memory)
@@ -154,6 +157,12 @@ int migration_options_parse(const InitializeOptions *m, migration_options *ret,
         options.handover = m->handover;
         options.slow_move = m->prepare_memory_transfer_mode;
         options.trace = m->perf_tracing_enabled;
+        options.checksums = m->checksum_verification;
+        if (m->compression_settings)
+                options.compress_workers =
+                        m->compression_settings->optional_throttle_worker_count_case
+                                ? m->compression_settings->throttle_worker_count
+                                : DEFAULT_WORKERS;
         options.cancel_over_threshold = m->cancel_if_blackout_threshold_exceeds;
         if (m->optional_max_bandwidth_case)
                 options.max_bandwidth = m->max_bandwidth;

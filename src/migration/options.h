@@ -21,15 +21,20 @@ typedef struct migration_options {
         uint32_t throttle_from_pass, first_throttle;
         double throttle_step;
         bool cancel_over_threshold;
-        uint32_t threshold_ms; /* with that; 0: the blackout target */
-        bool slow_move;        /* prepare_memory_transfer_mode */
-        bool trace;            /* perf_tracing_enabled */
+        uint32_t threshold_ms;     /* with that; 0: the blackout target */
+        bool slow_move;            /* prepare_memory_transfer_mode */
+        bool trace;                /* perf_tracing_enabled */
+        bool checksums;            /* checksum_verification */
+        uint32_t compress_workers; /* 0: nothing is compressed */
 } migration_options;
 
 /* prepare_memory_transfer_mode multiplies the setup, wait and finalize limits by this. */
 #define MIGRATION_SLOW_FACTOR 4
 
 void migration_options_init(migration_options *options);
+
+/* Whether QEMU's stream goes through a relay (docs/relay-protocol.md). */
+bool migration_options_want_relay(const migration_options *options);
 
 /* `message` NULL: the defaults. -EINVAL (InvalidArgument) or -EOPNOTSUPP (Unimplemented), with
  * the field's name; *ret is then untouched. */

@@ -127,7 +127,7 @@ void session_start_copy(session *s) {
         int fd = -EBADF, r;
 
         session_begin_policy(s, &options);
-        r = mig_link_dup(s->link, &fd);
+        r = session_give_stream(s, &fd);
         if (r == 0)
                 r = vm_migrate_out(sandbox_vm(s->sb), fd, &options, on_copy_started, s);
         if (r < 0) {
@@ -158,7 +158,7 @@ static void on_load_started(ferry_vm *v, int r, const ferry_error *error, void *
 void session_start_load(session *s) {
         int fd = -EBADF, r;
 
-        r = mig_link_dup(s->link, &fd);
+        r = session_give_stream(s, &fd);
         if (r == 0)
                 r = vm_migrate_in(sandbox_vm(s->sb), fd, on_load_started, s);
         if (r < 0) {
@@ -222,6 +222,8 @@ void session_vm_pass(session *s, uint64_t pass, uint64_t usec) {
 }
 
 static void ask_why_it_failed(session *s) {
+        if (session_look_at_relay(s)) /* QEMU only knows that its stream ended */
+                return;
         if (vm_query_migrate(sandbox_vm(s->sb), on_failure_info, s) < 0) {
                 session_set_reason(s, FERRY_ABORTED, "QEMU's migration failed");
                 session_post(s, MIG_EV_TRANSFER_FAILED);
@@ -291,7 +293,7 @@ void session_vm_gone(session *s, bool by_guest, const char *reason) {
                 return;
         if (by_guest)
                 session_vm_shutdown(s);
-        else
+        else if (!session_look_at_relay(s))
                 session_set_reason(s, FERRY_UNAVAILABLE, "QEMU has ended: %s", reason);
         session_post(s, MIG_EV_QEMU_GONE);
 }

@@ -294,8 +294,7 @@ static void on_greeted(void *userdata) {
                 session_post(s, MIG_EV_GREETED);
 }
 
-static void on_broken(const char *reason, void *userdata) {
-        session *s = userdata;
+void session_link_broke(session *s, const char *reason) {
         mig_owner owner = mig_state_get(s->state)->owner;
         bool settled = mig_lookup(s->state, MIG_EV_LINK_LOST)->verdict == MIG_ILLEGAL;
 
@@ -307,6 +306,10 @@ static void on_broken(const char *reason, void *userdata) {
         /* it has nothing to carry any more; Status says undecided, and a new one may come */
         if (mig_lookup(s->state, MIG_RPC_SOCKET)->action == MIG_ACT_REJOIN)
                 session_close_link(s);
+}
+
+static void on_broken(const char *reason, void *userdata) {
+        session_link_broke(userdata, reason);
 }
 
 const mig_link_handlers session_link_handlers = {
@@ -325,6 +328,7 @@ void session_close_link(session *s) {
         s->rejoining = false;
         if (!s->link_is_ours)
                 mig_link_shutdown(s->link); /* QEMU and the peer notice at once */
+        session_end_relay(s);
         s->link = mig_link_free(s->link);
         s->link_is_ours = false;
 }

@@ -58,11 +58,13 @@ struct session {
         size_t n_exported;
 
         mig_link *link;
-        bool is_reserved;  /* it was subscribed to before it began */
-        bool had_socket;   /* the session was given one */
-        bool link_is_ours; /* QEMU is done with it: messages may go over it */
-        bool rejoining;    /* its hello is that of a socket after a break */
-        bool peer_lost;    /* the destination says that its copy may have run, and is gone */
+        bool is_reserved;          /* it was subscribed to before it began */
+        bool had_socket;           /* the session was given one */
+        bool link_is_ours;         /* QEMU is done with it: messages may go over it */
+        struct relay *relay;       /* while QEMU's stream goes through one */
+        sd_event_source *relay_io; /* until it has said how it ended */
+        bool rejoining;            /* its hello is that of a socket after a break */
+        bool peer_lost; /* the destination says that its copy may have run, and is gone */
         sd_event_source *rejoin_timer;
         mig_link *answer; /* of a session that has ended here: its verdict goes over it */
         char answer_id[JOURNAL_SESSION_ID_MAX + 1];
@@ -224,6 +226,7 @@ void session_say_refused(session *s);
 void session_say_lost(session *s);
 extern const mig_link_handlers session_link_handlers;
 void session_close_link(session *s);
+void session_link_broke(session *s, const char *reason);
 void session_hand_over(session *s);
 void session_take_over(session *s);
 void session_confirm(session *s);
@@ -245,6 +248,13 @@ void session_end_answer(session *s);
 bool session_is_rolling_back(const session *s);
 void session_cancel_is_over(session *s);
 void session_roll_back(session *s);
+
+/* session-relay.c */
+/* What QEMU sends or reads on: the connection itself, or a relay's end. */
+int session_give_stream(session *s, int *ret_fd);
+void session_end_relay(session *s);
+/* True: it has failed, and that was posted with its reason. Before QEMU is asked why it fails. */
+bool session_look_at_relay(session *s);
 
 /* session-stall.c */
 void session_watch_stall(session *s);

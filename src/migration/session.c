@@ -6,6 +6,7 @@
  * on is recognised by the state, and dropped.
  */
 #include "migration/session-internal.h"
+#include "relay/frame.h"
 
 #define GREETING_USEC    (10 * USEC_PER_SEC)
 #define READY_WAIT_USEC  (10 * USEC_PER_SEC)
@@ -79,6 +80,8 @@ static void greet(session *s) {
         memcpy(identity.state_digest, s->state_digest, DIGEST_SIZE);
         identity.options = options;
         identity.n_options = n_options;
+        if (migration_options_want_relay(&s->options))
+                identity.relay_version = RELAY_VERSION;
         session_start_timer(s, session_limit_usec(s, GREETING_USEC), MIG_EV_LINK_LOST);
         r = mig_link_greet(s->link, &identity);
         explicit_bzero(&identity, sizeof(identity));

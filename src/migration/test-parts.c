@@ -232,8 +232,17 @@ static void test_options_out_of_range_are_named(void **state) {
                 COMPRESSION_SETTINGS__OPTIONAL_THROTTLE_WORKER_COUNT_THROTTLE_WORKER_COUNT;
         expect_bad(&m, -EINVAL, "throttle_worker_count");
         c.throttle_worker_count = 2;
-        expect_bad(&m, -EOPNOTSUPP, "compression_settings");
+        assert_int_equal(migration_options_parse(&m, &o, NULL), 0);
+        assert_int_equal(o.compress_workers, 2);
+        assert_true(migration_options_want_relay(&o));
+        c.throttle_worker_count = 65;
+        expect_bad(&m, -EINVAL, "throttle_worker_count");
         m.compression_settings = NULL;
+        assert_int_equal(migration_options_parse(&m, &o, NULL), 0);
+        assert_false(migration_options_want_relay(&o));
+        m.checksum_verification = true;
+        assert_int_equal(migration_options_parse(&m, &o, NULL), 0);
+        assert_true(migration_options_want_relay(&o));
         m.postcopy = POSTCOPY__POSTCOPY_ALWAYS;
         expect_bad(&m, -EOPNOTSUPP, "postcopy");
 }

@@ -103,7 +103,7 @@ def cases(place):
     yield ("migrate", "here", *to, "--compress-workers", "0"), USAGE, "throttle_worker_count"
 
     # what this version does not have
-    for option in (("--checksums",), ("--compress-workers", "2"), ("--channels", "2"),
+    for option in (("--channels", "2"),
                    ("--encryption", "psk"), ("--postcopy", "always"), ("--verify-memory",)):
         yield ("migrate", "here", *to, *option), USAGE, "has no effect in this version"
 

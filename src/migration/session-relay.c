@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/* Where an option asks for it QEMU does not get the migration socket but one of the relay's, which
+ * carries its stream (docs/relay-protocol.md). While that runs the connection is the relay's: the
+ * handover's messages wait behind the END. */
+#include <sys/socket.h>
+
+#include "migration/session-internal.h"
+#include "relay/relay.h"
+
+static void log_figures(const session *s) {
+        relay_figures f;
+
+        relay_get_figures(s->relay, &f);
+        log_info("session %s: the relay sent %llu bytes as %llu, received %llu as %llu, level %d",
+                 s->id, (unsigned long long)f.sent, (unsigned long long)f.sent_wire,
+                 (unsigned long long)f.received, (unsigned long long)f.received_wire, f.level);
+}
+
+bool session_look_at_relay(session *s) {
+        const char *problem = NULL;
+        relay_state state;
+
+        if (!s->relay || !s->relay_io)
+                return false;
+        state = relay_get_state(s->relay, &problem);
+        if (state == RELAY_RUNS)
+                return false;
+        s->relay_io = sd_event_source_disable_unref(s->relay_io);
+        log_figures(s);
+        if (state == RELAY_ENDED) {
+                s->relay = relay_stop(s->relay);
+                mig_link_release(s->link);
+                return false;
+        }
+        if (s->state == MIG_S_COPYING || s->state == MIG_D_LOADING) {
+                session_set_reason(s, FERRY_UNAVAILABLE, "%s", problem);
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+        } else
+                session_link_broke(s, problem); /* may stop the relay */
+        return true;
+}
+
+static int on_relay(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        (void)session_look_at_relay(userdata);
+        return 0;
+}
+
+static int start(session *s, int local, int remote) {
+        relay_options options = {
+                .side = session_is_source(s) ? RELAY_SOURCE : RELAY_DESTINATION,
+                .workers = s->options.compress_workers,
+        };
+        int r = relay_start(local, remote, &options, &s->relay);
+
+        if (r == 0)
+                r = sd_event_add_io(sandbox_event(s->sb), &s->relay_io, relay_get_fd(s->relay),
+                                    EPOLLIN, on_relay, s);
+        /* as the link: the handover waits for it */
+        if (r >= 0)
+                r = sd_event_source_set_priority(s->relay_io, SD_EVENT_PRIORITY_IMPORTANT);
+        if (r < 0)
+                session_end_relay(s);
+        return r < 0 ? r : 0;
+}
+
+int session_give_stream(session *s, int *ret_fd) {
+        _cleanup_(closep) int remote = -EBADF, qemu = -EBADF, ours = -EBADF;
+        int r, pair[2];
+
+        r = mig_link_dup(s->link, &remote);
+        if (r < 0)
+                return r;
+        if (!migration_options_want_relay(&s->options)) {
+                *ret_fd = TAKE_FD(remote);
+                return 0;
+        }
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+        qemu = pair[0];
+        ours = pair[1];
+        r = start(s, TAKE_FD(ours), TAKE_FD(remote));
+        if (r < 0)
+                return r;
+        mig_link_hold(s->link);
+        *ret_fd = TAKE_FD(qemu);
+        return 0;
+}
+
+void session_end_relay(session *s) {
+        s->relay_io = sd_event_source_disable_unref(s->relay_io);
+        s->relay = relay_stop(s->relay);
+}
