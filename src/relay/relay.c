@@ -190,7 +190,9 @@ static void *write_remote(void *userdata) {
                 bool end = h->type == RELAY_FRAME_END;
                 int error;
 
-                relay_level_note(&r->level, wait);
+                /* what did not shrink says nothing of the level */
+                if (h->flags & RELAY_FLAG_ZSTD || relay_level_get(&r->level) == 0)
+                        relay_level_note(&r->level, wait);
                 h->sequence = sequence;
                 relay_header_format(h, r->options.side, header);
                 if (end) /* before: the peer may be through with the connection at once */
