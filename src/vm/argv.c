@@ -135,6 +135,7 @@ static void add_boot(builder *b, const vm_argv_input *in) {
 static void add_disk(builder *b, const vm_argv_input *in, size_t i) {
         const vm_config_disk *disk = &in->config->disks[i];
         const char *readonly = disk->readonly ? "on" : "off";
+        const char *discard = disk->readonly ? "ignore" : "unmap";
         char name[VM_CONFIG_DISK_NAME_SIZE];
         int set = FDSET_DISKS + (int)i;
 
@@ -144,11 +145,12 @@ static void add_disk(builder *b, const vm_argv_input *in, size_t i) {
         add(b, "-blockdev");
         add(b,
             "driver=%s,node-name=%s-file,filename=/dev/fdset/%d,cache.direct=%s,"
-            "read-only=%s,auto-read-only=off",
+            "read-only=%s,auto-read-only=off,discard=%s",
             in->disks[i].block_device ? "host_device" : "file", name, set,
-            in->disks[i].direct ? "on" : "off", readonly);
+            in->disks[i].direct ? "on" : "off", readonly, discard);
         add(b, "-blockdev");
-        add(b, "driver=raw,node-name=%s-raw,file=%s-file,read-only=%s", name, name, readonly);
+        add(b, "driver=raw,node-name=%s-raw,file=%s-file,read-only=%s,discard=%s", name, name,
+            readonly, discard);
         add(b, "-device");
         /* vm-disks.c adds the same while the guest runs */
         if (disk->serial)

@@ -131,13 +131,15 @@ static void test_everything(void **state) {
                 "bus=pcie.0,addr=0x03\n"
                 "-add-fd fd=9,set=16,opaque=disk0\n"
                 "-blockdev driver=file,node-name=disk0-file,filename=/dev/fdset/16,cache.direct=on,"
-                "read-only=off,auto-read-only=off\n"
-                "-blockdev driver=raw,node-name=disk0-raw,file=disk0-file,read-only=off\n"
+                "read-only=off,auto-read-only=off,discard=unmap\n"
+                "-blockdev "
+                "driver=raw,node-name=disk0-raw,file=disk0-file,read-only=off,discard=unmap\n"
                 "-device virtio-blk-pci,id=disk0,drive=disk0-raw,bootindex=1,bus=pcie.0,addr=0x10\n"
                 "-add-fd fd=10,set=17,opaque=disk1\n"
                 "-blockdev driver=host_device,node-name=disk1-file,filename=/dev/fdset/17,"
-                "cache.direct=off,read-only=on,auto-read-only=off\n"
-                "-blockdev driver=raw,node-name=disk1-raw,file=disk1-file,read-only=on\n"
+                "cache.direct=off,read-only=on,auto-read-only=off,discard=ignore\n"
+                "-blockdev "
+                "driver=raw,node-name=disk1-raw,file=disk1-file,read-only=on,discard=ignore\n"
                 "-device virtio-blk-pci,id=disk1,drive=disk1-raw,bootindex=2,bus=pcie.0,addr=0x11\n"
                 "-chardev socket,id=control,fd=11,server=on,wait=off\n"
                 "-chardev socket,id=streams,fd=12,server=on,wait=off\n"
@@ -182,18 +184,21 @@ static void test_scsi(void **state) {
         assert_non_null(strstr(
                 text, "\n-device virtio-scsi-pci,id=scsi,num_queues=1,bus=pcie.0,addr=0x05\n"));
         assert_non_null(strstr(
-                text, "\n-add-fd fd=9,set=17,opaque=scsi10\n"
-                      "-blockdev driver=file,node-name=scsi10-file,filename=/dev/fdset/17,"
-                      "cache.direct=on,read-only=on,auto-read-only=off\n"
-                      "-blockdev driver=raw,node-name=scsi10-raw,file=scsi10-file,read-only=on\n"
-                      "-device scsi-hd,id=scsi10,drive=scsi10-raw,serial=web,bus=scsi.0,channel=0,"
-                      "scsi-id=10,lun=0\n"
-                      "-add-fd fd=10,set=18,opaque=scsi2\n"
-                      "-blockdev driver=host_device,node-name=scsi2-file,filename=/dev/fdset/18,"
-                      "cache.direct=off,read-only=off,auto-read-only=off\n"
-                      "-blockdev driver=raw,node-name=scsi2-raw,file=scsi2-file,read-only=off\n"
-                      "-device scsi-hd,id=scsi2,drive=scsi2-raw,serial=db.1,bus=scsi.0,channel=0,"
-                      "scsi-id=2,lun=0\n"));
+                text,
+                "\n-add-fd fd=9,set=17,opaque=scsi10\n"
+                "-blockdev driver=file,node-name=scsi10-file,filename=/dev/fdset/17,"
+                "cache.direct=on,read-only=on,auto-read-only=off,discard=ignore\n"
+                "-blockdev "
+                "driver=raw,node-name=scsi10-raw,file=scsi10-file,read-only=on,discard=ignore\n"
+                "-device scsi-hd,id=scsi10,drive=scsi10-raw,serial=web,bus=scsi.0,channel=0,"
+                "scsi-id=10,lun=0\n"
+                "-add-fd fd=10,set=18,opaque=scsi2\n"
+                "-blockdev driver=host_device,node-name=scsi2-file,filename=/dev/fdset/18,"
+                "cache.direct=off,read-only=off,auto-read-only=off,discard=unmap\n"
+                "-blockdev "
+                "driver=raw,node-name=scsi2-raw,file=scsi2-file,read-only=off,discard=unmap\n"
+                "-device scsi-hd,id=scsi2,drive=scsi2-raw,serial=db.1,bus=scsi.0,channel=0,"
+                "scsi-id=2,lun=0\n"));
         assert_int_equal(vm_argv_describe(config, &devices, &ram), 0);
         for (size_t i = 0; expected[i] || devices[i]; i++)
                 assert_string_equal(devices[i], expected[i]);

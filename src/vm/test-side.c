@@ -38,6 +38,13 @@ static void on_pass(ferry_vm *vm, uint64_t pass, uint64_t usec, void *userdata) 
         ((side *)userdata)->n_pass++;
 }
 
+static void on_mirror_failed(ferry_vm *vm, const char *reason, void *userdata) {
+        side *s = userdata;
+
+        s->n_mirrors_failed++;
+        snprintf(s->text, sizeof(s->text), "%s", reason);
+}
+
 static void on_exit_seen(ferry_vm *vm, const char *reason, void *userdata) {
         side *s = userdata;
 
@@ -51,6 +58,7 @@ const vm_handlers side_handlers = {
         .on_resume = on_resume,
         .on_migration = on_migration,
         .on_migration_pass = on_pass,
+        .on_mirror_failed = on_mirror_failed,
         .on_exit = on_exit_seen,
 };
 

@@ -29,6 +29,7 @@ typedef struct side {
         char dir[64];
         ferry_vm *vm;
         bool ready, exited, lost;
+        unsigned n_mirrors_failed;
         int ready_r;
         char text[2048];
         unsigned n_stop, n_resume, n_pass, n_done, n_exit;

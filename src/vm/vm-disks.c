@@ -96,17 +96,23 @@ static int gone(const ferry_vm *vm, ferry_error *reterr) {
 
 /* ---- what QEMU is asked ---- */
 
+/* What the guest frees, and what is zero in a mirror, takes no room on the host. */
+static const char *discard(const vm_disk_change *c) {
+        return c->disk.readonly ? "ignore" : "unmap";
+}
+
 static json_t *file_node(const vm_disk_change *c) {
-        return json_pack("{s:s, s:s+, s:o, s:{s:b}, s:b, s:b}", "driver",
+        return json_pack("{s:s, s:s+, s:o, s:{s:b}, s:b, s:b, s:s}", "driver",
                          c->block_device ? "host_device" : "file", "node-name", c->name, "-file",
                          "filename", json_sprintf("/dev/fdset/%" JSON_INTEGER_FORMAT, c->fdset),
                          "cache", "direct", c->direct, "read-only", c->disk.readonly,
-                         "auto-read-only", 0);
+                         "auto-read-only", 0, "discard", discard(c));
 }
 
 static json_t *raw_node(const vm_disk_change *c) {
-        return json_pack("{s:s, s:s+, s:s+, s:b}", "driver", "raw", "node-name", c->name, "-raw",
-                         "file", c->name, "-file", "read-only", c->disk.readonly);
+        return json_pack("{s:s, s:s+, s:s+, s:b, s:s}", "driver", "raw", "node-name", c->name,
+                         "-raw", "file", c->name, "-file", "read-only", c->disk.readonly, "discard",
+                         discard(c));
 }
 
 static json_t *device(const vm_disk_change *c) {

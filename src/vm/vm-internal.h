@@ -40,6 +40,7 @@ typedef struct vm_waiter {
 } vm_waiter;
 
 typedef struct vm_disk_change vm_disk_change;
+typedef struct vm_mirror vm_mirror;
 
 struct ferry_vm {
         unsigned n_ref; /* the owner's, and one for each of our frames that runs handlers */
@@ -74,6 +75,9 @@ struct ferry_vm {
 
         vm_disk_change *disk_changes; /* the first is under way */
         bool qmp_lost;                /* vm-disks.c knows before on_qmp_disconnect() does */
+        vm_mirror *mirrors;
+        vm_done mirrors_done; /* waits for the end of all of them */
+        void *mirrors_userdata;
         vm_waiter *quitting, *later;
         vm_handlers handlers;
         vm_done on_ready;
@@ -99,6 +103,16 @@ int vm_query_threads(ferry_vm *vm, vm_threads_done done, void *userdata);
 void vm_disks_on_deleted(ferry_vm *vm, const char *name);
 /* There is no QMP any more: completes what no answer will complete. */
 void vm_disks_end(ferry_vm *vm);
+
+/* A block job's event; `error` NULL: it says none. False: it is none of ours. */
+bool vm_mirrors_on_event(ferry_vm *vm, const char *event, const char *job, const char *error);
+/* As vm_disks_end(). */
+void vm_mirrors_end(ferry_vm *vm);
+
+/* One QMP command without a result. `arguments_consume` NULL, from a failed json_pack(), is
+ * -ENOMEM. Both are taken on every path. */
+int vm_command(ferry_vm *vm, const char *command, json_t *arguments_consume, int fd_consume,
+               vm_done done, void *userdata);
 
 /* Reports (r, error) at the event loop's next turn. `error` is moved. */
 int vm_report_later(ferry_vm *vm, int r, ferry_error *error, vm_done done, void *userdata);

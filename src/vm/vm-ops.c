@@ -160,17 +160,24 @@ static void on_answer(qmp_client *client, int r, const json_t *value, const qmp_
         op_end(op, r, &error);
 }
 
-/* One command, no result. */
-static int simple(ferry_vm *vm, const char *command, bool has_arguments, json_t *arguments_consume,
-                  vm_done done, void *userdata) {
+int vm_command(ferry_vm *vm, const char *command, json_t *arguments_consume, int fd_consume,
+               vm_done done, void *userdata) {
         vm_op *op = op_new(vm, done, userdata);
 
         if (!op) {
                 json_decref(arguments_consume);
+                fd_close(fd_consume);
                 return -ENOMEM;
         }
-        op_add(op, command, has_arguments, arguments_consume, -EBADF);
+        op_add(op, command, true, arguments_consume, fd_consume);
         return op_begin(op);
+}
+
+/* One command, no result. */
+static int simple(ferry_vm *vm, const char *command, bool has_arguments, json_t *arguments_consume,
+                  vm_done done, void *userdata) {
+        return vm_command(vm, command, has_arguments ? arguments_consume : json_object(), -EBADF,
+                          done, userdata);
 }
 
 /* --- run and pause --- */

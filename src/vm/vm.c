@@ -111,6 +111,7 @@ ferry_vm *vm_close(ferry_vm *vm) {
                 end_process(vm);
         vm->qmp = qmp_client_close(vm->qmp); /* completes the operations that it carries */
         vm_disks_end(vm);
+        vm_mirrors_end(vm);
         waiters_complete(vm, &vm->later, -ECANCELED);
         waiters_complete(vm, &vm->quitting, -ECANCELED);
         vm_unpin(vm);
@@ -223,6 +224,7 @@ static int on_process_exit(sd_event_source *source, int fd, uint32_t revents, vo
         vm->phase = VM_PHASE_EXITED;
         vm->qmp = qmp_client_close(vm->qmp);
         vm_disks_end(vm);
+        vm_mirrors_end(vm);
         waiters_complete(vm, &vm->later, 0);
         if (vm->phase == VM_PHASE_CLOSED)
                 return 0;
@@ -304,6 +306,9 @@ static void on_qmp_event(qmp_client *client, const qmp_event *event, void *userd
                         h->on_reset(vm, guest, vm->userdata);
         } else if (strcmp(event->name, "DEVICE_DELETED") == 0 && device)
                 vm_disks_on_deleted(vm, device);
+        else if (device)
+                (void)vm_mirrors_on_event(vm, event->name, device,
+                                          json_string_value(json_object_get(event->data, "error")));
 }
 
 static void on_qmp_disconnect(qmp_client *client, int r, const char *reason, void *userdata) {
@@ -313,6 +318,7 @@ static void on_qmp_disconnect(qmp_client *client, int r, const char *reason, voi
         vm_pin(vm);
         vm->qmp = qmp_client_close(vm->qmp);
         vm_disks_end(vm);
+        vm_mirrors_end(vm);
         if (vm->phase == VM_PHASE_CLOSED || !vm->exit_source)
                 return;
         if (vm->phase == VM_PHASE_STARTING && r != -ENOTCONN) {

@@ -118,6 +118,9 @@ typedef struct vm_handlers {
         void (*on_migration)(ferry_vm *vm, vm_migration_status status, uint64_t usec,
                              void *userdata);
         void (*on_migration_pass)(ferry_vm *vm, uint64_t pass, uint64_t usec, void *userdata);
+        /* A mirror that was in step (vm_mirror_start()) has failed: the other side has not got what
+         * the guest writes from here on. */
+        void (*on_mirror_failed)(ferry_vm *vm, const char *reason, void *userdata);
         /* QMP is lost and QEMU still lives two seconds later. Operations fail with -ENOTCONN;
          * vm_kill() works, or vm_close() and vm_attach() anew. */
         void (*on_lost)(ferry_vm *vm, const char *reason, void *userdata);
@@ -230,6 +233,31 @@ int vm_disk_add(ferry_vm *vm, const vm_disk *disk, vm_done done, void *userdata)
 int vm_disk_remove(ferry_vm *vm, const char *serial, vm_done done, void *userdata);
 /* A change is under way: what vm_get_config() says will not last. */
 bool vm_disks_are_changing(const ferry_vm *vm);
+
+/* ---- a disk's content to another QEMU: by NBD, over a connected socket for each disk ---- */
+
+/* At the receiving side, before the guest runs: serves the writable SCSI disk of that serial to
+ * whoever connects to `listener_fd_consume` (a stream socket that is bound; QEMU listens on it).
+ * The first call has it, later ones -EBADF. `done`: it can be connected to. */
+int vm_nbd_serve(ferry_vm *vm, const char *serial, int listener_fd_consume, vm_done done,
+                 void *userdata);
+/* Before the guest runs here: nobody else writes to its disks from here on. */
+int vm_nbd_stop(ferry_vm *vm, vm_done done, void *userdata);
+
+/* At the sending side: copies the writable SCSI disk of that serial to the QEMU behind
+ * `fd_consume`, and what the guest writes meanwhile before the guest hears that it is written.
+ * `done`: both are in step, and stay so; later failures are told by on_mirror_failed.
+ * `bytes_per_second`: of the first copy, 0: as fast as it goes. */
+int vm_mirror_start(ferry_vm *vm, const char *serial, int fd_consume, uint64_t bytes_per_second,
+                    vm_done done, void *userdata);
+/* With the guest stopped: `done` 0 means that each disk is the same on both sides, and that nothing
+ * more goes over. */
+int vm_mirrors_finish(ferry_vm *vm, vm_done done, void *userdata);
+/* Ends all there is of them, in whatever state, also what a shim before this one has left. Nothing
+ * of this is waited for or told; a mirror may be started again when vm_mirrors_are_there() has
+ * become false. */
+void vm_mirrors_drop(ferry_vm *vm);
+bool vm_mirrors_are_there(const ferry_vm *vm);
 
 typedef struct vm_migrate_options {
         bool pause_before_switchover;
