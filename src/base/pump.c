@@ -40,8 +40,9 @@ static bool take(stream *w) {
 }
 
 static bool give(stream *w) {
-        ssize_t n = splice(w->pipe[0], NULL, w->to, NULL, w->held,
-                           SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE);
+        /* without SPLICE_F_MORE: TCP would keep the end of an answer back for 200 ms */
+        ssize_t n =
+                splice(w->pipe[0], NULL, w->to, NULL, w->held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
         if (n < 0)
                 return errno == EAGAIN || errno == EINTR;

@@ -124,7 +124,6 @@ static int export_it(mover *m, InitializeOptions *options, PrepareAndExportSandb
 
 static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         _cleanup_(message_freep) PrepareAndExportSandboxResponse *exported = NULL;
-        _cleanup_(message_freep) shim_status *status = NULL;
         int r;
 
         r = m->awaits ? mover_await_pod(m, reterr) : 0;
@@ -160,21 +159,34 @@ static int prepare(mover *m, InitializeOptions *options, ferry_error *reterr) {
         if (r < 0)
                 return r;
         r = call_prepare(m->destination, m->session_id, reterr);
-        if (r < 0)
-                return ferry_error_prefix(reterr, r, "the destination cannot prepare it");
-        return call_status(m->destination, &status, reterr); /* which process is its QEMU */
+        return r < 0 ? ferry_error_prefix(reterr, r, "the destination cannot prepare it") : 0;
 }
 
-static int connect_both(mover *m, ferry_error *reterr) {
+static int connect_one(mover *m, const char *disk, ferry_error *reterr) {
         _cleanup_(closep) int fd = -EBADF;
         int r;
 
-        r = m->to->operations->connect(m->to, m->from, m->destination, m->name, m->session_id, &fd,
-                                       reterr);
+        r = m->to->operations->connect(m->to, m->from, m->destination, m->name, m->session_id, disk,
+                                       &fd, reterr);
         if (r == 0)
-                r = m->from->operations->give_socket(m->from, m->source, m->name, m->session_id, fd,
-                                                     reterr);
-        return r < 0 ? ferry_error_prefix(reterr, r, "the migration connection") : 0;
+                r = m->from->operations->give_socket(m->from, m->source, m->name, m->session_id,
+                                                     disk, fd, reterr);
+        return r < 0 ? ferry_error_prefix(reterr, r, "the migration connection%s%s",
+                                          disk[0] ? " of disk " : "", disk)
+                     : 0;
+}
+
+/* One for the guest, and one for each disk that the hosts do not share. */
+static int connect_both(mover *m, ferry_error *reterr) {
+        _cleanup_(message_freep) shim_status *status = NULL;
+        int r;
+
+        r = call_status(m->destination, &status, reterr);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; r == 0 && status->session && i < status->session->n_disks; i++)
+                r = connect_one(m, status->session->disks[i], reterr);
+        return r < 0 ? r : connect_one(m, "", reterr);
 }
 
 static int transfer(mover *m, ferry_error *reterr) {

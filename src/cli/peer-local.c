@@ -100,17 +100,32 @@ static int open_shim(peer *p, rpc_group *group, const char *any_name, bool reviv
         return rpc_open(group, path, label, ret, reterr);
 }
 
-static int give_socket(peer *p, rpc *shim, const char *name, const char *session_id, int fd,
-                       ferry_error *reterr) {
+static int give_socket(peer *p, rpc *shim, const char *name, const char *session_id,
+                       const char *disk, int fd, ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL;
         int r;
 
         r = path_of(p, name, "fd.sock", &path, reterr);
-        return r < 0 ? r : socket_pass(shim, path, session_id, fd, reterr);
+        return r < 0 ? r : socket_pass(shim, path, session_id, disk, fd, reterr);
 }
 
-/* Both ends over the real network between the hosts' namespaces. Whoever else connects to the
- * listener in between is found out by the shims' hello. */
+/* Somebody else may connect to the listener in between: the shims' hello would find that out, and a
+ * disk's connection has none. */
+static int check_peer(int from_fd, int fd, ferry_error *reterr) {
+        struct sockaddr_storage ours = { .ss_family = AF_UNSPEC },
+                                theirs = { .ss_family = AF_UNSPEC };
+        socklen_t n_ours = sizeof(ours), n_theirs = sizeof(theirs);
+
+        if (getsockname(from_fd, (struct sockaddr *)&ours, &n_ours) < 0 ||
+            getpeername(fd, (struct sockaddr *)&theirs, &n_theirs) < 0)
+                return ferry_error_set_errno(reterr, -errno, "migration connection");
+        if (n_ours != n_theirs || memcmp(&ours, &theirs, n_ours) != 0)
+                return ferry_error_set(reterr, FERRY_UNAVAILABLE, -ECONNREFUSED,
+                                       "somebody else has connected in between: try again");
+        return 0;
+}
+
+/* Both ends over the real network between the hosts' namespaces. */
 static int make_connection(const host *from, const host *to, int *ret_from_fd, int *ret_to_fd,
                            ferry_error *reterr) {
         _cleanup_(closep) int from_ns = -EBADF, to_ns = -EBADF, listener = -EBADF, from_fd = -EBADF;
@@ -130,10 +145,15 @@ static int make_connection(const host *from, const host *to, int *ret_from_fd, i
         fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
                 return ferry_error_set_errno(reterr, -errno, "migration connection");
-        r = netns_set_nodelay(fd);
+        r = check_peer(from_fd, fd, reterr);
+        if (r == 0) {
+                r = netns_set_nodelay(fd);
+                if (r < 0)
+                        ferry_error_set_errno(reterr, r, "migration connection");
+        }
         if (r < 0) {
                 fd_close(fd);
-                return ferry_error_set_errno(reterr, r, "migration connection");
+                return r;
         }
         *ret_from_fd = TAKE_FD(from_fd);
         *ret_to_fd = fd;
@@ -141,13 +161,13 @@ static int make_connection(const host *from, const host *to, int *ret_from_fd, i
 }
 
 static int connect_from(peer *p, peer *source, rpc *shim, const char *name, const char *session_id,
-                        int *ret_source_fd, ferry_error *reterr) {
+                        const char *disk, int *ret_source_fd, ferry_error *reterr) {
         _cleanup_(closep) int source_fd = -EBADF, fd = -EBADF;
         int r;
 
         r = make_connection(host_of(source), host_of(p), &source_fd, &fd, reterr);
         if (r == 0)
-                r = give_socket(p, shim, name, session_id, fd, reterr);
+                r = give_socket(p, shim, name, session_id, disk, fd, reterr);
         if (r < 0)
                 return r;
         *ret_source_fd = TAKE_FD(source_fd);

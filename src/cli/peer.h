@@ -30,10 +30,11 @@ typedef struct peer_operations {
          * when the host has no such sandbox. */
         int (*open)(peer *p, rpc_group *group, const char *name, bool revive, const char *label,
                     rpc **ret, ferry_error *reterr);
-        /* The migration connection from `source`: gives this host's end to its shim, and returns
-         * the other. Both peers are of the same kind. */
+        /* The migration connection from `source`, or (`disk` not "") that of the disk with this
+         * serial: gives this host's end to its shim, and returns the other. Both peers are of the
+         * same kind. */
         int (*connect)(peer *p, peer *source, rpc *shim, const char *name, const char *session_id,
-                       int *ret_source_fd, ferry_error *reterr);
+                       const char *disk, int *ret_source_fd, ferry_error *reterr);
         /* What the network from `source` to here carries: a third of a second. */
         int (*probe_link)(peer *p, peer *source, link_figures *ret, ferry_error *reterr);
         /* *ret: an array of texts, what speaks against the sandbox of this exported state. */
@@ -44,8 +45,8 @@ typedef struct peer_operations {
         /* The sandbox has left for `other`, for those who look for it here. */
         void (*forward)(peer *p, const char *name, const peer *other);
         /* Gives a connected socket of ours to this host's shim. The descriptor is borrowed. */
-        int (*give_socket)(peer *p, rpc *shim, const char *name, const char *session_id, int fd,
-                           ferry_error *reterr);
+        int (*give_socket)(peer *p, rpc *shim, const char *name, const char *session_id,
+                           const char *disk, int fd, ferry_error *reterr);
         /* Ends a shim that has neither VM nor session, and removes what it leaves. Anything else
          * is FERRY_FAILED_PRECONDITION and nothing happens. */
         int (*clear)(peer *p, rpc_group *group, const char *name, ferry_error *reterr);

@@ -27,7 +27,8 @@ static int send_info(rpc *shim, const char *session_id, const Ferry__Socket__V1_
         return call_socket(shim, session_id, bytes, n, reterr);
 }
 
-static int pass_by_process(rpc *shim, const char *session_id, int fd, ferry_error *reterr) {
+static int pass_by_process(rpc *shim, const char *session_id, const char *disk, int fd,
+                           ferry_error *reterr) {
         Ferry__Socket__V1__ProtocolInfo info = FERRY__SOCKET__V1__PROTOCOL_INFO__INIT;
         Ferry__Socket__V1__ProcessFd process = FERRY__SOCKET__V1__PROCESS_FD__INIT;
 
@@ -35,6 +36,7 @@ static int pass_by_process(rpc *shim, const char *session_id, int fd, ferry_erro
         process.fd = (uint32_t)fd;
         info.magic = MAGIC;
         info.version = VERSION;
+        info.disk = (char *)disk;
         info.source_case = FERRY__SOCKET__V1__PROTOCOL_INFO__SOURCE_PROCESS_FD;
         info.process_fd = &process;
         return send_info(shim, session_id, &info, reterr);
@@ -67,8 +69,8 @@ static int store(const char *fd_socket, const uint8_t token[static TOKEN_SIZE], 
         return 0;
 }
 
-static int pass_by_token(rpc *shim, const char *fd_socket, const char *session_id, int fd,
-                         ferry_error *reterr) {
+static int pass_by_token(rpc *shim, const char *fd_socket, const char *session_id, const char *disk,
+                         int fd, ferry_error *reterr) {
         Ferry__Socket__V1__ProtocolInfo info = FERRY__SOCKET__V1__PROTOCOL_INFO__INIT;
         uint8_t token[TOKEN_SIZE];
         int r;
@@ -80,23 +82,24 @@ static int pass_by_token(rpc *shim, const char *fd_socket, const char *session_i
                 return r;
         info.magic = MAGIC;
         info.version = VERSION;
+        info.disk = (char *)disk;
         info.source_case = FERRY__SOCKET__V1__PROTOCOL_INFO__SOURCE_TOKEN;
         info.token = (ProtobufCBinaryData){ sizeof(token), token };
         return send_info(shim, session_id, &info, reterr);
 }
 
-int socket_pass(rpc *shim, const char *fd_socket, const char *session_id, int fd,
+int socket_pass(rpc *shim, const char *fd_socket, const char *session_id, const char *disk, int fd,
                 ferry_error *reterr) {
         _cleanup_(ferry_error_donep) ferry_error first = FERRY_ERROR_INIT;
         int r;
 
-        r = pass_by_process(shim, session_id, fd, &first);
+        r = pass_by_process(shim, session_id, disk, fd, &first);
         if (r == 0)
                 return 0;
         /* Only a shim that could not fetch it is asked anew: any other answer stands. */
         if (first.code == FERRY_PERMISSION_DENIED || first.code == FERRY_UNIMPLEMENTED ||
             first.code == FERRY_FAILED_PRECONDITION)
-                return pass_by_token(shim, fd_socket, session_id, fd, reterr);
+                return pass_by_token(shim, fd_socket, session_id, disk, fd, reterr);
         ferry_error_move(reterr, &first);
         return r;
 }

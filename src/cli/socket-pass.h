@@ -6,6 +6,7 @@
 
 #include "cli/rpc.h"
 
-/* `fd` is borrowed; `fd_socket` is the path of the shim's fd socket. */
-int socket_pass(rpc *shim, const char *fd_socket, const char *session_id, int fd,
+/* `disk`: the serial of the disk that it is for; "": it is the migration connection. `fd` is
+ * borrowed; `fd_socket` is the path of the shim's fd socket. */
+int socket_pass(rpc *shim, const char *fd_socket, const char *session_id, const char *disk, int fd,
                 ferry_error *reterr);

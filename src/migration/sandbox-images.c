@@ -18,6 +18,7 @@
 #include "base/log.h"
 
 #define PREFIX_BYTES 16
+#define DISK_MAX     (UINT64_C(1) << 44) /* of one that is made here: ext4's limit */
 #define PREFIX_SIZE  (2 * PREFIX_BYTES + 2)
 
 /* What the names of its files begin with: no other sandbox has it, of this machine or another. */
@@ -126,6 +127,14 @@ static char *marker_path(const char *disk) {
         return asprintf(&path, "%s.marker", disk) < 0 ? NULL : path;
 }
 
+void sandbox_remove_disk_file(const char *path) {
+        _cleanup_(freep) char *marker = marker_path(path);
+
+        (void)unlink(path);
+        if (marker)
+                (void)unlink(marker);
+}
+
 static void make_mark(const uint8_t secret[DIGEST_SIZE], const char *disk,
                       char ret[2 * DIGEST_SIZE + 1]) {
         const digest_part parts[] = { { "disk", 4 }, { disk, strlen(disk) } };
@@ -177,15 +186,58 @@ static int check_names(const sandbox *sb, const vm_config *config, ferry_error *
         return 0;
 }
 
-static bool link_disk(const sandbox *sb, const migration_state *state, size_t index,
-                      const char *own) {
+/* A file of the source's own, by its name: any other is where the caller says that it is. */
+static bool is_made_by_ferry(const char *path) {
+        const char *name = strrchr(path, '/');
+
+        return name && strspn(name + 1, "0123456789abcdef") == PREFIX_SIZE - 2 &&
+               name[PREFIX_SIZE - 1] == '@';
+}
+
+/* Of the size that the source's has. */
+static bool make_empty(const migration_state *state, size_t index, const char *own) {
+        const Ferry__State__V1__Vm *vm = state->message->vm;
+        char role[VM_CONFIG_DISK_NAME_SIZE];
+        uint64_t size = 0;
+        bool made;
+        int fd;
+
+        vm_config_disk_name(state->config, index, role);
+        for (size_t i = 0; i < vm->n_files; i++)
+                if (strcmp(vm->files[i]->role, role) == 0)
+                        size = vm->files[i]->size;
+        if (size == 0 || size > DISK_MAX)
+                return false;
+        fd = open(own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+        made = fd >= 0 && ftruncate(fd, (off_t)size) == 0;
+        if (!made)
+                log_error("%s: %s", own, strerror(errno));
+        if (fd >= 0 && !made)
+                (void)unlink(own);
+        fd_close(fd);
+        return made;
+}
+
+static bool take_writable(const sandbox *sb, migration_state *state, size_t index,
+                          const char *own) {
+        const char *path = state->config->disks[index].path;
+
+        (void)mkdir(sandbox_disk_root(sb), 0700);
+        if (is_same_file(path, state->message->session_secret.data) && link_file(path, own))
+                return true;
+        if (!is_made_by_ferry(path) || !make_empty(state, index, own))
+                return false;
+        state->to_mirror |= UINT64_C(1) << index;
+        return true;
+}
+
+static bool take_disk(const sandbox *sb, migration_state *state, size_t index, const char *own) {
         const vm_config_disk *disk = &state->config->disks[index];
         _cleanup_(freep) char *copied = NULL;
 
         (void)unlink(own); /* of a sandbox that has gone: this one has no VM */
         if (!disk->readonly)
-                return is_same_file(disk->path, state->message->session_secret.data) &&
-                       link_file(disk->path, own);
+                return take_writable(sb, state, index, own);
         copied = copied_path(sb, state, index);
         return link_file(copied, own) || link_file(disk->path, own);
 }
@@ -197,7 +249,7 @@ int sandbox_adopt_images(sandbox *sb, migration_state *state, ferry_error *reter
                 vm_config_disk *disk = &state->config->disks[i];
                 _cleanup_(freep) char *own = own_path(sb, disk);
 
-                if (own && link_disk(sb, state, i, own)) {
+                if (own && take_disk(sb, state, i, own)) {
                         free(disk->path);
                         disk->path = TAKE_PTR(own);
                 }

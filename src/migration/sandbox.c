@@ -273,6 +273,12 @@ static void on_pass(ferry_vm *v, uint64_t pass, uint64_t usec, void *userdata) {
         session_vm_pass(sb->session, pass, usec);
 }
 
+static void on_mirror_failed(ferry_vm *v, const char *reason, void *userdata) {
+        sandbox *sb = userdata;
+
+        session_vm_mirror_failed(sb->session, reason);
+}
+
 static void on_lost(ferry_vm *v, const char *reason, void *userdata) {
         log_error("the connection to QEMU is lost: %s", reason);
 }
@@ -311,6 +317,7 @@ static const vm_handlers handlers = {
         .on_reset = on_reset,
         .on_migration = on_migration,
         .on_migration_pass = on_pass,
+        .on_mirror_failed = on_mirror_failed,
         .on_lost = on_lost,
         .on_exit = on_exit_,
 };

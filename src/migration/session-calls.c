@@ -86,6 +86,7 @@ void session_forget(session *s, void *userdata) {
                 session_drop_import(s);
                 return;
         }
+        session_forget_disk(s, userdata);
         for (size_t i = 0; i < s->n_waiters; i++)
                 if (s->waiters[i].userdata == userdata) {
                         memmove(&s->waiters[i], &s->waiters[i + 1],
@@ -225,7 +226,7 @@ void session_call(session *s, mig_event rpc, session_reply reply, void *userdata
 }
 
 /* Every call but Cleanup names the open session, even where the state would refuse it anyway. */
-static int session_check_id(const session *s, const char *id, ferry_error *reterr) {
+int session_check_id(const session *s, const char *id, ferry_error *reterr) {
         if (!id || !*id)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
                                        "session_id is empty");

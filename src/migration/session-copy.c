@@ -123,6 +123,13 @@ static void on_copy_started(ferry_vm *v, int r, const ferry_error *error, void *
 }
 
 void session_start_copy(session *s) {
+        if (s->n_disks > 0)
+                session_start_disks(s);
+        else
+                session_start_memory(s);
+}
+
+void session_start_memory(session *s) {
         vm_migrate_options options;
         int fd = -EBADF, r;
 
@@ -158,6 +165,10 @@ static void on_load_started(ferry_vm *v, int r, const ferry_error *error, void *
 void session_start_load(session *s) {
         int fd = -EBADF, r;
 
+        if (!session_disks_have_sockets(s)) {
+                session_post(s, MIG_EV_TRANSFER_FAILED);
+                return;
+        }
         r = session_give_stream(s, &fd);
         if (r == 0)
                 r = vm_migrate_in(sandbox_vm(s->sb), fd, on_load_started, s);
@@ -255,7 +266,7 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
                 if (s->state == MIG_S_COPYING)
                         session_post(s, MIG_EV_COMPLETED);
                 else if (s->state == MIG_D_LOADING)
-                        session_post(s, MIG_EV_LOADED);
+                        session_loaded(s);
                 else if (rolling_back)
                         session_cancel_is_over(s);
                 break;

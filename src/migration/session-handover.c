@@ -74,6 +74,7 @@ static int send_lost(mig_link *link, const char *reason) {
 
 void session_say_offer(session *s) {
         Ferry__Handover__V1__Offer offer = FERRY__HANDOVER__V1__OFFER__INIT;
+        char *disks[SESSION_DISKS_MAX];
         mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
         int r;
 
@@ -83,6 +84,8 @@ void session_say_offer(session *s) {
                 session_post(s, MIG_EV_TRANSFER_FAILED);
                 return;
         }
+        offer.n_disks = session_offered_disks(s, disks);
+        offer.disks = disks;
         m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER;
         m.offer = &offer;
         (void)send_message(s, &m);
@@ -238,7 +241,8 @@ static void on_message(const mig_message *m, void *userdata) {
 
         switch ((int)m->kind_case) {
         case FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER:
-                if (session_take_guest(s))
+                if (session_take_disks(s, m->offer->disks, m->offer->n_disks) &&
+                    session_take_guest(s))
                         session_post(s, MIG_EV_OFFER);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_GUEST:

@@ -103,6 +103,7 @@ static int commit(session *s, const char *id, const migration_options *options,
         s->imported = TAKE_PTR(*state);
         memcpy(s->secret, m->session_secret.data, DIGEST_SIZE);
         memcpy(s->state_digest, s->imported->digest, DIGEST_SIZE);
+        session_expect_disks(s);
         return 0;
 }
 

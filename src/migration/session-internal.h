@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/pump.h"
 #include "migration/audit.h"
 #include "migration/incoming.h"
 #include "migration/link.h"
@@ -27,6 +28,16 @@ typedef struct waiter {
         void *userdata;
         uint64_t deadline_usec; /* USEC_INFINITY: none */
 } waiter;
+
+/* A writable disk that goes over a socket of its own. */
+typedef struct session_disk {
+        char serial[VM_CONFIG_SERIAL_MAX + 1];
+        int fd;              /* its socket, until QEMU or the pump has it */
+        bool asked;          /* at the destination: it was given one */
+        session_reply reply; /* to who gave it, when QEMU serves the disk; NULL: nobody waits */
+        void *userdata;
+        pump *pump; /* between the socket and QEMU, at the destination */
+} session_disk;
 
 /* An import whose check is under way. */
 typedef struct importing {
@@ -93,6 +104,11 @@ struct session {
         uint8_t *guest; /* of the guest's programs: what goes before OFFER, or came */
         size_t n_guest;
         bool guest_carried; /* it is what goes */
+
+        session_disk disks[SESSION_DISKS_MAX];
+        size_t n_disks, n_mirrors_starting;
+        bool nbd_asked, nbd_runs; /* the destination's QEMU serves them */
+        bool disks_are_whole;     /* all are the same on both sides, and stay so */
 
         char *reason; /* why it failed or was given up */
         int code;
@@ -172,6 +188,7 @@ void session_publish_recovery(session *s);
 void session_publish_no_recovery(session *s);
 
 /* session-calls.c */
+int session_check_id(const session *s, const char *id, ferry_error *reterr);
 void session_complete(session *s, size_t i, int r, const ferry_error *error);
 void session_complete_all_of(session *s, mig_event rpc, int r, const ferry_error *error);
 void session_complete_all_with_reason(session *s);
@@ -195,6 +212,25 @@ void session_receive_guest(session *s, const ProtobufCBinaryData *data);
 /* What was received, before READY. False: this copy cannot be run, and ends. */
 bool session_take_guest(session *s);
 
+/* session-disks.c */
+void session_drop_disks(session *s);
+/* The caller that `userdata` names has gone. */
+void session_forget_disk(session *s, const void *userdata);
+/* At the destination: those that the import found are not shared. */
+void session_expect_disks(session *s);
+/* At the source, in the copy: leads to session_start_memory() or to the transfer's failure. */
+void session_start_disks(session *s);
+/* The guest stands: leads to session_go_on_switching(), or to the same. */
+void session_finish_disks(session *s);
+/* For OFFER; borrowed. */
+size_t session_offered_disks(session *s, char *ret[SESSION_DISKS_MAX]);
+/* False, at the destination: the transfer cannot begin, and the reason is set. */
+bool session_disks_have_sockets(session *s);
+/* QEMU has loaded all: leads to MIG_EV_LOADED. */
+void session_loaded(session *s);
+/* Of an OFFER. False: this copy cannot be run, and ends. */
+bool session_take_disks(session *s, char *const *serials, size_t n);
+
 /* session-prepare.c */
 void session_start_export(session *s);
 void session_start_qemu(session *s);
@@ -205,6 +241,8 @@ void session_note(session *s, const char *format, ...) _printf_(2, 3);
 void session_begin_policy(session *s, vm_migrate_options *ret);
 void session_ask_policy(session *s, uint64_t pass, uint64_t usec);
 void session_at_switchover(session *s);
+/* The disks are whole. */
+void session_go_on_switching(session *s);
 void session_end_switchover(session *s);
 
 /* session-copy.c */
@@ -213,6 +251,8 @@ void session_publish_progress(session *s, const vm_migration_info *info);
 void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
                            const vm_migration_info *info, void *userdata);
 void session_start_copy(session *s);
+/* After the disks. */
+void session_start_memory(session *s);
 void session_start_load(session *s);
 
 /* session-handover.c */

@@ -175,8 +175,10 @@ void session_roll_back(session *s) {
         int r;
 
         session_stop_timer(s);
-        if (v)
+        if (v) {
                 vm_throttle_lift(v);
+                vm_mirrors_drop(v);
+        }
         s->n_cont_tries = 0;
         s->cancel_is_over = false;
         if (s->link_is_ours && v) /* one that cannot run it does not refuse */

@@ -68,7 +68,7 @@ void session_begin_policy(session *s, vm_migrate_options *ret) {
                 .max_bytes_per_second = o->max_bandwidth,
                 .auto_converge = s->auto_converge,
                 /* a stop more in the blackout: only for what must be decided there */
-                .pause_before_switchover = o->cancel_over_threshold,
+                .pause_before_switchover = o->cancel_over_threshold || s->n_disks > 0,
         };
 }
 
@@ -244,6 +244,13 @@ static void on_rest(ferry_vm *v, int r, const ferry_error *error, const vm_migra
 
 /* pause-before-switchover: QEMU waits for us to say that it may go on. */
 void session_at_switchover(session *s) {
+        if (s->n_disks > 0)
+                session_finish_disks(s);
+        else
+                session_go_on_switching(s);
+}
+
+void session_go_on_switching(session *s) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         int r = vm_query_migrate(sandbox_vm(s->sb), on_rest, s);
 

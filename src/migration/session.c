@@ -105,6 +105,7 @@ static void session_clear(session *s) {
         session_trace_end(s);
         session_close_link(s);
         session_drop_guest(s);
+        session_drop_disks(s);
         s->notifications = notifications_close(s->notifications);
         if (s->options_message)
                 initialize_options__free_unpacked(s->options_message, NULL);

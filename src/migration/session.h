@@ -60,6 +60,15 @@ void session_import(session *s, const char *id, const char *sandbox_id, const ui
                     size_t n, session_reply reply, void *userdata);
 void session_prepare(session *s, const char *id, const InitializeOptions *options,
                      session_reply reply, void *userdata);
+/* A disk's own connection, where the two hosts do not share it: once for each that
+ * session_expected_disks() names, after PrepareSandbox and before TransferSandbox, first at the
+ * destination. */
+int session_check_disk_socket(session *s, const char *id, const char *serial, ferry_error *reterr);
+void session_disk_socket(session *s, const char *id, const char *serial, int fd_consume,
+                         session_reply reply, void *userdata);
+#define SESSION_DISKS_MAX VM_CONFIG_SCSI_DISKS_MAX
+/* Their serials, borrowed; 0 at a source. */
+size_t session_expected_disks(const session *s, const char *ret[SESSION_DISKS_MAX]);
 /* First asks, before the descriptor is fetched, whether it would be taken. */
 int session_check_socket(session *s, const char *id, ferry_error *reterr);
 void session_socket(session *s, const char *id, int fd_consume, session_reply reply,
@@ -108,6 +117,7 @@ void session_vm_reset(session *s);
 /* The guest powers off; session_vm_gone() follows. */
 void session_vm_shutdown(session *s);
 void session_vm_migration(session *s, vm_migration_status status, uint64_t usec);
+void session_vm_mirror_failed(session *s, const char *reason);
 void session_vm_pass(session *s, uint64_t pass, uint64_t usec);
 void session_vm_gone(session *s, bool by_guest, const char *reason);
 /* What the journal has open; the VM is attached, or there is none. `running`: the guest runs. */

@@ -55,6 +55,10 @@ int migration_socket_parse(const uint8_t *data, size_t n, migration_socket_sourc
                 }
         } else
                 problem = "names no source";
+        if (!problem && strlen(info->disk) > VM_CONFIG_SERIAL_MAX)
+                problem = "names a disk with too long a serial";
+        else if (!problem)
+                strcpy(ret->disk, info->disk);
         if (info)
                 ferry__socket__v1__protocol_info__free_unpacked(info, NULL);
         if (problem)

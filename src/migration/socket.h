@@ -10,6 +10,7 @@
 #include <systemd/sd-event.h>
 
 #include "base/error.h"
+#include "vm/vm-config.h"
 
 #define MIGRATION_SOCKET_TOKEN_MAX 64U
 
@@ -19,6 +20,7 @@ typedef struct migration_socket_source {
         int fd;
         uint8_t token[MIGRATION_SOCKET_TOKEN_MAX];
         size_t n_token;
+        char disk[VM_CONFIG_SERIAL_MAX + 1]; /* "": the migration connection */
 } migration_socket_source;
 
 typedef struct migration_peer {

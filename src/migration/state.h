@@ -23,6 +23,7 @@ typedef struct migration_state {
         Ferry__State__V1__SandboxState *message;
         vm_config *config;
         uint8_t digest[DIGEST_SIZE];
+        uint64_t to_mirror; /* bit i: disk i was made here, empty (sandbox_adopt_images()) */
 } migration_state;
 
 /* `options` may be NULL. `containers`: as sandbox_describe_containers() has it. */

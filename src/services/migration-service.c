@@ -175,7 +175,11 @@ static void create_duplicate_socket(ttrpc_call *call, const CreateDuplicateSocke
         r = migration_socket_parse(request->protocol_info.data, request->protocol_info.len, &source,
                                    &error);
         if (r == 0)
-                r = session_check_socket(session_of(service), request->session_id, &error);
+                r = source.disk[0]
+                            ? session_check_disk_socket(session_of(service), request->session_id,
+                                                        source.disk, &error)
+                            : session_check_socket(session_of(service), request->session_id,
+                                                   &error);
         if (r == 0)
                 r = fetch_socket(service, call, &source, &fd, &error);
         if (r < 0) {
@@ -183,11 +187,14 @@ static void create_duplicate_socket(ttrpc_call *call, const CreateDuplicateSocke
                 return;
         }
         w = waiting_call_new(call, session_of(service), NULL);
-        if (w)
+        if (!w)
+                fd_close(fd);
+        else if (source.disk[0])
+                session_disk_socket(session_of(service), request->session_id, source.disk, fd,
+                                    waiting_call_reply_empty, w);
+        else
                 session_socket(session_of(service), request->session_id, fd,
                                waiting_call_reply_empty, w);
-        else
-                fd_close(fd);
 }
 
 /* ---- notifications ---- */

@@ -46,6 +46,7 @@ typedef struct status_parts {
         task_status tasks;
         session_status status;
         char qemu_version[128];
+        const char *disks[SESSION_DISKS_MAX];
 } status_parts;
 
 static Ferry__Shim__V1__VmState vm_state_of(const sandbox *sb) {
@@ -85,7 +86,7 @@ static Ferry__Shim__V1__Owner owner_of(const sandbox *sb, const session_status *
         return FERRY__SHIM__V1__OWNER__OWNER_NONE;
 }
 
-static void fill_session(status_parts *p) {
+static void fill_session(const session *s, status_parts *p) {
         const mig_state_info *info = mig_state_get(p->status.state);
 
         ferry__shim__v1__session__init(&p->session);
@@ -100,6 +101,8 @@ static void fill_session(status_parts *p) {
                 (ProtobufCBinaryData){ strlen(p->status.record), (uint8_t *)p->status.record };
         session_report_to_message(p->status.report, &p->report);
         p->session.report = &p->report;
+        p->session.n_disks = session_expected_disks(s, p->disks);
+        p->session.disks = (char **)p->disks;
         p->response.session = &p->session;
 }
 
@@ -177,7 +180,7 @@ static status_parts *status_parts_new(const shim_service *service) {
                 p->response.awaited_session = (char *)sandbox_awaited_session(service->sb);
         p->response.owner = owner_of(service->sb, &p->status);
         if (mig_state_get(p->status.state)->side != MIG_SIDE_NONE)
-                fill_session(p);
+                fill_session(sandbox_session(service->sb), p);
         fill_tombstones(sandbox_session(service->sb), p);
         if (sandbox_get_prediction(service->sb)->made_usec > 0) {
                 fill_prediction(sandbox_get_prediction(service->sb), &p->prediction);

@@ -68,7 +68,7 @@ static void release_disk(const task *t, const task_disk *disk) {
             sandbox_disk_remove(t->service->sb, disk->serial, on_disk_gone, NULL, &error) < 0)
                 log_warning("a container's disk stays: %s", ferry_error_message(&error));
         if (disk->file)
-                (void)unlink(disk->file);
+                sandbox_remove_disk_file(disk->file);
 }
 
 void task_release(task *t) {

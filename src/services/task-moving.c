@@ -208,7 +208,7 @@ static int take_task(task_service *s, const container_message *m, const vm_confi
 
 static void remove_file(const task_disk *disk) {
         if (disk->file)
-                (void)unlink(disk->file);
+                sandbox_remove_disk_file(disk->file);
 }
 
 static void let_go(task_service *s, bool remove_files) {

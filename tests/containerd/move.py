@@ -174,36 +174,75 @@ def test_hosts_with_one_folder_of_roots(here, there):
     introduce(there, "b", "10.9.0.2")
 
 
-def test_a_writable_disk(here, there):
-    """Both have one folder for it, so it goes from owner to owner; without that nothing is begun."""
-    disks_of_both = os.path.join(here.folder, "disks")
-    here.configure(disk_root=disks_of_both, layer_mb=512)
-    there.configure(disk_root=disks_of_both, layer_mb=512)
-    host.start(here, "e2", "busybox dd if=/dev/urandom of=/data bs=1M count=100 2>&1; md5sum /data >/sum; "
-               "while sleep 0.1; do echo tick >>/ticks; busybox sync; done")
+WRITES = ("busybox dd if=/dev/urandom of=/data bs=1M count=100 2>&1; md5sum /data >/sum; "
+          "i=0; while sleep 0.02; do i=$((i+1)); echo line $i >>/log; busybox sync; done")
 
-    def run(place, script):
-        return place.must("task", "exec", "--exec-id", str(time.monotonic_ns()), "e2", "sh", "-c",
-                          script).out
 
-    host.wait_for("its data", lambda: "tick\n" in run(here, "cat /ticks 2>&1; true"))
-    done = ferry(here, "--root", here.root, "migrate", "e2", "--to", there.root, check=False)
+def in_container(place, name, script):
+    return place.must("task", "exec", "--exec-id", str(time.monotonic_ns()), name, "sh", "-c",
+                      script).out
+
+
+def use_disks(place, number, folder):
+    """Containers that begin from now on write to disks there, and others that come may."""
+    place.configure(disk_root=folder, layer_mb=512)
+    introduce(place, "ab"[number], f"10.9.0.{number + 1}", "--disk-root", folder)
+
+
+def use_memory(place, number):
+    place.configure()
+    introduce(place, "ab"[number], f"10.9.0.{number + 1}")
+
+
+def check_writer(here, there, name, folders):
+    """It writes all the time, there and back; what it has written is on its disk, all of it."""
+    host.start(here, name, WRITES)
+    host.wait_for("its data", lambda: "line 1\n" in in_container(here, name, "cat /log 2>&1; true"))
+    for source, target in (here, there), (there, here):
+        report = move(source, target, name)
+        print(f"# blackout {report['blackout_ms']:.1f} ms, total {report['total_ms']:.0f} ms")
+        wait_clean(source)
+        seen = lines_of(in_container(target, name, "cat /log"))[-1]
+        host.wait_for("it writes on",
+                      lambda: lines_of(in_container(target, name, "cat /log"))[-1] > seen)
+        sums = in_container(target, name, "busybox dd if=/data iflag=direct bs=1M 2>/dev/null | md5sum; "
+                            "cat /sum").split()
+        assert sums[0] == sums[2], sums
+    lines = lines_of(in_container(here, name, "cat /log"))
+    assert lines == list(range(1, len(lines) + 1)), lines
+    host.remove(here, name)
+    wait_clean(here)
+    for folder in folders:
+        assert not os.listdir(folder), os.listdir(folder)
+
+
+def test_a_disk_of_both(here, there):
+    folder = os.path.join(here.folder, "disks")
+    use_disks(here, 0, folder)
+    use_disks(there, 1, folder)
+    check_writer(here, there, "e2", [folder])
+    use_memory(here, 0)
+    use_memory(there, 1)
+
+
+def test_a_disk_of_each(here, there):
+    """The hosts share none, for one has a file system of its own: it is copied with the guest."""
+    folders = [os.path.join(place.folder, "own disks") for place in (here, there)]
+    use_disks(here, 0, folders[0])
+    host.start(here, "e4", FOREVER)
+    done = ferry(here, "--root", here.root, "migrate", "e4", "--to", there.root, check=False)
     assert done.returncode == 5 and "disk root" in done.stderr, done
     wait_clean(there)
-    introduce(here, "a", "10.9.0.1", "--disk-root", disks_of_both)
-    introduce(there, "b", "10.9.0.2", "--disk-root", disks_of_both)
-    for source, target in (here, there), (there, here):
-        move(source, target, "e2")
-        wait_clean(source)
-        ticks = run(target, "cat /ticks").count("tick\n")
-        host.wait_for("it writes on", lambda: run(target, "cat /ticks").count("tick\n") > ticks)
-    sums = run(here, "busybox dd if=/data iflag=direct bs=1M 2>/dev/null | md5sum; cat /sum").split()
-    assert sums[0] == sums[2], sums
-    host.remove(here, "e2")
-    wait_clean(here)
-    assert not os.listdir(disks_of_both), os.listdir(disks_of_both)
-    here.configure()
-    there.configure()
+    host.remove(here, "e4")
+    os.mkdir(folders[1])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folders[1]], check=True)
+    try:
+        use_disks(there, 1, folders[1])
+        check_writer(here, there, "e3", folders)
+    finally:
+        subprocess.run(["umount", "--lazy", folders[1]], check=True)
+    use_memory(here, 0)
+    use_memory(there, 1)
 
 
 def test_a_pod_there_and_back(here, there):
