@@ -4,6 +4,7 @@
 
 usage: move.py FERRY SHIM [FETCH FOLDER SUITE]
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -225,24 +226,62 @@ def test_a_disk_of_both(here, there):
     use_memory(there, 1)
 
 
-def test_a_disk_of_each(here, there):
-    """The hosts share none, for one has a file system of its own: it is copied with the guest."""
+@contextlib.contextmanager
+def disks_of_each(here, there):
+    """One host has a file system of its own: nothing can be shared."""
     folders = [os.path.join(place.folder, "own disks") for place in (here, there)]
-    use_disks(here, 0, folders[0])
+    os.makedirs(folders[1], exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folders[1]], check=True)
+    try:
+        for number, place in enumerate((here, there)):
+            use_disks(place, number, folders[number])
+        yield folders
+    finally:
+        subprocess.run(["umount", "--lazy", folders[1]], check=True)
+        for number, place in enumerate((here, there)):
+            use_memory(place, number)
+
+
+def test_a_disk_and_a_host_without_place_for_it(here, there):
+    use_disks(here, 0, os.path.join(here.folder, "disks"))
     host.start(here, "e4", FOREVER)
     done = ferry(here, "--root", here.root, "migrate", "e4", "--to", there.root, check=False)
     assert done.returncode == 5 and "disk root" in done.stderr, done
     wait_clean(there)
     host.remove(here, "e4")
-    os.mkdir(folders[1])
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folders[1]], check=True)
-    try:
-        use_disks(there, 1, folders[1])
-        check_writer(here, there, "e3", folders)
-    finally:
-        subprocess.run(["umount", "--lazy", folders[1]], check=True)
     use_memory(here, 0)
-    use_memory(there, 1)
+
+
+def test_a_disk_of_each(here, there):
+    """It is copied with the guest."""
+    with disks_of_each(here, there) as folders:
+        check_writer(here, there, "e3", folders)
+
+
+def test_a_disk_whose_copy_is_given_up(here, there):
+    """By the caller, or by the destination's end: it is whole here, and can be copied again."""
+    with disks_of_each(here, there) as folders:
+        host.start(here, "e5", WRITES)
+        host.wait_for("its data",
+                      lambda: "line 1\n" in in_container(here, "e5", "cat /log 2>&1; true"))
+        mover = move_slowly(here, there, "e5")
+        mover.send_signal(signal.SIGINT)
+        _, errors = mover.communicate(timeout=host.LIMIT)
+        assert mover.returncode == 130, errors
+        wait_clean(there)
+        mover = move_slowly(here, there, "e5")
+        kill_shim(there)
+        _, errors = mover.communicate(timeout=host.LIMIT)
+        assert mover.returncode == 5, errors
+        there.ctr("task", "delete", "-f", "e5")
+        there.ctr("container", "delete", "e5")
+        wait_clean(there)
+        assert not os.listdir(folders[1]), os.listdir(folders[1])
+        move(here, there, "e5")
+        lines = lines_of(in_container(there, "e5", "cat /log"))
+        assert lines == list(range(1, len(lines) + 1)), lines
+        host.remove(there, "e5")
+        wait_clean(there)
 
 
 def test_a_pod_there_and_back(here, there):
@@ -349,6 +388,12 @@ def test_a_name_that_is_taken(here, there):
         wait_clean(place)
 
 
+def kill_shim(place):
+    sandbox, = place.sandboxes()
+    with open(os.path.join(place.root, sandbox, "shim.lock"), encoding="utf-8") as file:
+        os.kill(int(file.read()), signal.SIGKILL)
+
+
 def move_slowly(here, there, name):
     """A ferry migrate that is in its copy."""
     mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", name, "--to", there.root,
@@ -375,9 +420,7 @@ def test_cancelled_it_goes_on_here(here, there):
 def test_a_shim_there_that_is_killed(here, there):
     host.start(here, "c7", FOREVER)
     mover = move_slowly(here, there, "c7")
-    sandbox, = there.sandboxes()
-    with open(os.path.join(there.root, sandbox, "shim.lock"), encoding="utf-8") as file:
-        os.kill(int(file.read()), signal.SIGKILL)
+    kill_shim(there)
     _, errors = mover.communicate(timeout=host.LIMIT)
     assert mover.returncode == 5, errors
     result = here.must("task", "exec", "--exec-id", "e1", "c7", "echo", "still here")
