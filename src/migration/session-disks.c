@@ -3,6 +3,7 @@
  * socket of its own (NBD), first as a whole, then with each write, until the guest stands. The
  * destination takes no OFFER that does not name them all. */
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "base/fd.h"
@@ -345,19 +346,34 @@ void session_loaded(session *s) {
         s->nbd_runs = false;
 }
 
+static bool is_named(const session_disk *d, char *const *serials, size_t n) {
+        for (size_t i = 0; i < n; i++)
+                if (strcmp(d->serial, serials[i]) == 0)
+                        return true;
+        return false;
+}
+
+/* The file was made empty, and no file system is. */
+static bool has_data(const session *s, const session_disk *d) {
+        const vm_config *config = s->imported->config;
+        ssize_t at = vm_config_find_disk(config, d->serial);
+        struct stat st;
+
+        return at >= 0 && stat(config->disks[at].path, &st) == 0 && st.st_blocks > 0;
+}
+
+/* A source's shim that was started again after the copy does not know of disks any more, and its
+ * copy of the guest may be gone. That QEMU has loaded all means that the disks were whole before,
+ * if they were copied at all. */
 bool session_take_disks(session *s, char *const *serials, size_t n) {
-        size_t n_found = 0;
+        bool whole = true;
 
         if (s->disks_are_whole || mig_lookup(s->state, MIG_EV_OFFER)->verdict == MIG_ILLEGAL)
                 return true;
         for (size_t i = 0; i < s->n_disks; i++)
-                for (size_t k = 0; k < n; k++)
-                        if (strcmp(s->disks[i].serial, serials[k]) == 0) {
-                                n_found++;
-                                break;
-                        }
-        s->disks_are_whole = n_found == s->n_disks;
-        if (s->disks_are_whole)
+                whole &= n > 0 ? is_named(&s->disks[i], serials, n) : has_data(s, &s->disks[i]);
+        s->disks_are_whole = whole;
+        if (whole)
                 return true;
         session_set_reason(s, FERRY_ABORTED, "the source did not copy all of %zu disk(s)",
                            s->n_disks);

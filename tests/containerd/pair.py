@@ -4,12 +4,13 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import threading
 
 import host
 
-
+FOREVER = "while :; do sleep 0.1; done"
 COUNT = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
 
 
@@ -59,6 +60,33 @@ def introduce(place, name, address, *more):
 def move(here, there, name, *options):
     done = ferry(here, "--root", here.root, "migrate", name, "--to", there.root, "--json", *options)
     return json.loads(done.stdout)
+
+
+def is_clean(place):
+    return not place.sandboxes() and not place.must("task", "ls", "-q").out and \
+        not place.must("container", "ls", "-q").out
+
+
+def wait_clean(place):
+    host.wait_for("nothing left", lambda: is_clean(place))
+    left = [name for name in os.listdir(place.roots)
+            if not re.fullmatch("[0-9a-f]{64}[.]erofs|[.]lock", name)]
+    assert not left, left
+
+
+def kill_shim(place):
+    sandbox, = place.sandboxes()
+    with open(os.path.join(place.root, sandbox, "shim.lock"), encoding="utf-8") as file:
+        os.kill(int(file.read()), signal.SIGKILL)
+
+
+def move_slowly(here, there, name):
+    """A ferry migrate that is in its copy."""
+    mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", name, "--to", there.root,
+                              "--bandwidth", "1M"], env=here.environment, text=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    host.wait_for("its task there", lambda: host.state(there, name) == "RUNNING")
+    return mover
 
 
 class Pair:
