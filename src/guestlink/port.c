@@ -55,7 +55,9 @@ static void flush(guest_port *p) {
                 channel_sent(p->channel, (size_t)k);
         }
         (void)sd_event_source_set_io_events(p->io, EPOLLIN | (n > 0 ? EPOLLOUT : 0));
-        arm(p->deadline, channel_deadline(p->channel));
+        /* what waits for the port says nothing new before the port takes it: a deadline that has
+         * passed meanwhile would fire again and again */
+        arm(p->deadline, n > 0 ? UINT64_MAX : channel_deadline(p->channel));
 }
 
 static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
