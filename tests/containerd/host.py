@@ -172,6 +172,11 @@ class Host:
             self.process.terminate()
             self.process.wait(LIMIT)
 
+    def kill(self):
+        """As a crash ends it: nothing is said to anybody."""
+        self.process.kill()
+        self.process.wait(LIMIT)
+
     def __enter__(self):
         if not self.has_guest:
             self.build_guest()

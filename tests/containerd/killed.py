@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""containerd is killed around and in the move of a container; a container runs out of memory, or of memory to write to.
+
+usage: killed.py FERRY SHIM
+"""
+import json
+import os
+import sys
+
+import host
+from pair import FOREVER, Pair, Watched, move, move_slowly, wait_clean
+
+
+def kill_containerd(*places):
+    """And another begins, which knows what the killed one has written and asks the shims."""
+    for place in places:
+        place.kill()
+    for place in places:
+        place.start()
+
+
+def runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def qemus(place):
+    """Of its sandboxes, those that live."""
+    found = []
+    for name in place.sandboxes():
+        try:
+            with open(os.path.join(place.root, name, "qemu.json"), encoding="utf-8") as file:
+                found.append(json.load(file)["pid"])
+        except FileNotFoundError:
+            pass
+    return [pid for pid in found if runs(pid)]
+
+
+def execute(place, name, script):
+    return place.ctr("task", "exec", "--exec-id", os.urandom(4).hex(), name, "sh", "-c", script)
+
+
+def check_only_at(place, other, name):
+    """It runs at `place`, and there alone."""
+    host.wait_for("one QEMU", lambda: len(qemus(place)) == 1 and not qemus(other))
+    assert host.state(place, name) == "RUNNING"
+    assert host.state(other, name) in ("STOPPED", None), host.state(other, name)
+    result = execute(place, name, "echo well")
+    assert (result.code, result.out) == (0, "well\n"), result
+
+
+def clear(place, name):
+    """What has been left of it for whoever made it."""
+    if host.state(place, name) is not None:
+        place.ctr("task", "delete", "-f", name)
+    place.ctr("container", "delete", name)
+    wait_clean(place)
+
+
+def remove_everywhere(place, other, name):
+    host.remove(place, name)
+    wait_clean(place)
+    clear(other, name)
+
+
+def test_containerd_killed_before_a_move(here, there):
+    host.start(here, "k1", FOREVER)
+    kill_containerd(here, there)
+    check_only_at(here, there, "k1")
+    move(here, there, "k1")
+    check_only_at(there, here, "k1")
+    remove_everywhere(there, here, "k1")
+
+
+def kill_in_the_copy(here, there, name, victim):
+    """Whatever the move comes to."""
+    host.start(here, name, FOREVER)
+    mover = move_slowly(here, there, name)
+    kill_containerd(victim)
+    assert mover.poll() is None, "the copy was over before"
+    mover.terminate()
+    _, errors = mover.communicate(timeout=host.LIMIT)
+    assert mover.returncode != 0, errors
+    check_only_at(here, there, name)
+    clear(there, name)
+    move(here, there, name)
+    check_only_at(there, here, name)
+    remove_everywhere(there, here, name)
+
+
+def test_containerd_killed_at_the_source_in_the_copy_that_is_cancelled(here, there):
+    kill_in_the_copy(here, there, "k2", here)
+
+
+def test_containerd_killed_at_the_destination_in_the_copy_that_is_cancelled(here, there):
+    kill_in_the_copy(here, there, "k3", there)
+
+
+def test_containerd_killed_after_a_move(here, there):
+    host.start(here, "k4", FOREVER)
+    move(here, there, "k4")
+    kill_containerd(here, there)
+    check_only_at(there, here, "k4")
+    kill_containerd(there)
+    move(there, here, "k4")
+    check_only_at(here, there, "k4")
+    remove_everywhere(here, there, "k4")
+
+
+LIMITED = ("--memory-limit", str(24 << 20))
+
+
+def test_out_of_memory(here, _):
+    events = Watched(here, "events")
+    result = host.run(here, "m1", "tail", "/dev/zero", flags=LIMITED)
+    assert result.code == 137, result
+    events.wait_for("/tasks/oom")
+    events.wait_for("/tasks/delete")
+    events.kill()
+    wait_clean(here)
+
+
+def test_out_of_memory_in_an_exec(here, _):
+    """The largest is killed: the container's init and another exec are not."""
+    here.must("run", "-d", "--runtime", host.RUNTIME, *LIMITED, host.IMAGE, "m2", "sh", "-c", FOREVER)
+    other = Watched(here, "task", "exec", "--exec-id", "other", "m2", "sh", "-c",
+                    "echo begun; until test -e /go; do sleep 0.1; done; echo went on; exit 6")
+    other.wait_for("begun\n")
+    result = execute(here, "m2", "exec tail /dev/zero")
+    assert result.code == 137, result
+    result = execute(here, "m2", "echo well >/go; cat /go")
+    assert (result.code, result.out) == (0, "well\n"), result
+    other.wait_for("went on\n")
+    assert other.end() == 6
+    assert host.state(here, "m2") == "RUNNING"
+    host.remove(here, "m2")
+    wait_clean(here)
+
+
+FILL = "busybox dd if=/dev/zero of=/fill bs=64k 2>&1"
+
+
+def fill_and_move(here, there, name):
+    host.start(here, name, FOREVER)
+    for place, target in (here, there), (there, here):
+        result = execute(place, name, FILL)
+        assert result.code == 1 and "No space left on device" in result.out, result
+        move(place, target, name)
+        check_only_at(target, place, name)
+        wait_clean(place)
+        result = execute(target, name, "echo more >/more && cat /more")
+        assert result.out != "more\n", "it was not full"
+        result = execute(target, name, "busybox rm /fill /more; echo anew >/anew && cat /anew")
+        assert result.out == "anew\n", result
+    host.remove(here, name)
+    wait_clean(here)
+
+
+def test_out_of_memory_to_write_to(here, there):
+    fill_and_move(here, there, "f1")
+
+
+def main():
+    with Pair(*sys.argv[1:3]) as (here, there):
+        failed = host.run_tests(globals(), here, there)
+    sys.exit(failed)
+
+
+main()
