@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""containerd is killed around and in the move of a container; a container runs out of memory, or of memory to write to.
+"""containerd is killed around and in the move of a container; a container runs out of memory or disk.
 
 usage: killed.py FERRY SHIM
 """
@@ -9,7 +9,7 @@ import os
 import sys
 
 import host
-from pair import FOREVER, Pair, Watched, move, move_slowly, wait_clean
+from pair import FOREVER, Pair, Watched, introduce, move, move_slowly, wait_clean
 
 
 def kill_containerd(*places):
@@ -149,19 +149,33 @@ def fill_and_move(here, there, name):
     for place, target in (here, there), (there, here):
         result = execute(place, name, FILL)
         assert result.code == 1 and "No space left on device" in result.out, result
+        before = execute(place, name, "busybox stat -c %s /fill; busybox md5sum /fill").out
+        assert int(before.split()[0]) > 8 << 20, before
         move(place, target, name)
         check_only_at(target, place, name)
         wait_clean(place)
-        result = execute(target, name, "echo more >/more && cat /more")
-        assert result.out != "more\n", "it was not full"
-        result = execute(target, name, "busybox rm /fill /more; echo anew >/anew && cat /anew")
-        assert result.out == "anew\n", result
+        seen = execute(target, name, "busybox stat -c %s /fill; busybox md5sum /fill").out
+        assert seen == before, (seen, before)
+        result = execute(target, name, "busybox rm /fill && busybox dd if=/dev/zero of=/anew bs=1M count=8 && "
+                         "busybox stat -c %s /anew; busybox rm /anew")
+        assert result.out == f"{8 << 20}\n", result
     host.remove(here, name)
     wait_clean(here)
 
 
 def test_out_of_memory_to_write_to(here, there):
     fill_and_move(here, there, "f1")
+
+
+def test_out_of_disk(here, there):
+    disks = os.path.join(here.folder, "disks")
+    for place, name, address in (here, "a", "10.9.0.1"), (there, "b", "10.9.0.2"):
+        place.configure(disk_root=disks, layer_mb=64)
+        introduce(place, name, address, "--disk-root", disks)
+    fill_and_move(here, there, "f2")
+    assert not os.listdir(disks), os.listdir(disks)
+    for place in here, there:
+        place.configure()
 
 
 def main():
