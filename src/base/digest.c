@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/bytes.h"
+
 void digest_sha256(const void *data, size_t n, uint8_t ret[DIGEST_SIZE]) {
         struct sha256_ctx context;
 
@@ -51,8 +53,7 @@ void digest_hmac(const uint8_t key[DIGEST_SIZE], const digest_part *parts, size_
         for (size_t i = 0; i < n_parts; i++) {
                 uint8_t length[8];
 
-                for (int k = 0; k < 8; k++)
-                        length[k] = (uint8_t)((uint64_t)parts[i].n >> (56 - 8 * k));
+                be_write(length, parts[i].n, sizeof(length));
                 hmac_sha256_update(&context, sizeof(length), length);
                 hmac_sha256_update(&context, parts[i].n, parts[i].data);
         }

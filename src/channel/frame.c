@@ -7,20 +7,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/bytes.h"
+
 static const uint8_t magic[4] = { 'F', 'C', 'h', '1' };
-
-static void be_write(uint8_t *p, uint64_t value, size_t n) {
-        for (size_t i = n; i > 0; i--, value >>= 8)
-                p[i - 1] = (uint8_t)value;
-}
-
-static uint64_t be_read(const uint8_t *p, size_t n) {
-        uint64_t value = 0;
-
-        for (size_t i = 0; i < n; i++)
-                value = value << 8 | p[i];
-        return value;
-}
 
 /* magic 4, type 1, flags 1, length 2, stream 4, offset 8, payload's check 4, header's check 4 */
 size_t channel_frame_format(const channel_frame *frame, uint8_t *to) {

@@ -6,20 +6,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/bytes.h"
+
 static const uint8_t magic[3] = { 'F', 'R', 'l' };
-
-static void be_write(uint8_t *p, uint64_t value, size_t n) {
-        for (size_t i = n; i > 0; i--, value >>= 8)
-                p[i - 1] = (uint8_t)value;
-}
-
-static uint64_t be_read(const uint8_t *p, size_t n) {
-        uint64_t value = 0;
-
-        for (size_t i = 0; i < n; i++)
-                value = value << 8 | p[i];
-        return value;
-}
 
 uint64_t relay_payload_check(const uint8_t *payload, size_t n) {
         return XXH3_64bits(payload, n);
