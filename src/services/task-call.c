@@ -34,6 +34,25 @@ void task_call_release(task_call *c) {
         free(c);
 }
 
+task_call *task_call_to_guest(ttrpc_call *call, const task_process *p, guest_processes **ret) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        task_service *s = p->task->service;
+        task_call *c = task_call_hold(s, call, p->task->id, p->exec_id);
+        int r = c ? guest_access_find(s->guest, p->guest_id, ret, &error) : 0;
+
+        if (r == 0)
+                return c;
+        task_call_asked(c, r, &error);
+        return NULL;
+}
+
+void task_call_asked(task_call *c, int r, const ferry_error *error) {
+        if (r >= 0)
+                return;
+        call_fail(c->call, r, error);
+        task_call_release(c);
+}
+
 task_process *task_call_process(const task_call *c) {
         return task_process_find(c->service, c->id, c->exec_id, NULL);
 }

@@ -132,6 +132,11 @@ task_call *task_call_new(task_service *s, const char *id, const char *exec_id);
 /* NULL: the same, and the call was answered so. */
 task_call *task_call_hold(task_service *s, ttrpc_call *call, const char *id, const char *exec_id);
 void task_call_release(task_call *c);
+/* The same for a call that the guest has to be asked for; *ret: whom to ask. NULL: it is answered.
+ */
+task_call *task_call_to_guest(ttrpc_call *call, const task_process *p, guest_processes **ret);
+/* The guest was asked: a negative `r` is the end of the call. */
+void task_call_asked(task_call *c, int r, const ferry_error *error);
 /* NULL: it was deleted meanwhile. */
 task_process *task_call_process(const task_call *c);
 /* The process that a call names; NULL: the call is answered. */

@@ -200,7 +200,7 @@ static int take_task(task_service *s, const container_message *m, const vm_confi
         if (t->layer.serial[0] && !t->layer.file)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EREMOTEIO,
                                        "container %s writes to a disk (%s) that this host does not "
-                                       "have: both hosts need a --disk-root that is one folder",
+                                       "have, and has no place for: `ferry host set --disk-root`",
                                        m->id,
                                        config->disks[vm_config_find_disk(config, m->layer)].path);
         return 0;

@@ -29,17 +29,12 @@ void task_on_kill(ttrpc_call *call, const Containerd__Task__V2__KillRequest *q, 
                 call_refuse(call, FERRY_NOT_FOUND, "process already finished");
                 return;
         }
-        c = task_call_hold(s, call, q->id, q->exec_id);
+        c = task_call_to_guest(call, p, &guest);
         if (!c)
                 return;
-        r = guest_access_find(s->guest, p->guest_id, &guest, &error);
-        if (r == 0)
-                r = guest_signal(guest, p->guest_id, q->signal, q->all && !p->exec_id[0],
-                                 on_guest_done, c, &error);
-        if (r < 0) {
-                call_fail(call, r, &error);
-                task_call_release(c);
-        }
+        r = guest_signal(guest, p->guest_id, q->signal, q->all && !p->exec_id[0], on_guest_done, c,
+                         &error);
+        task_call_asked(c, r, &error);
 }
 
 void task_on_resize(ttrpc_call *call, const Containerd__Task__V2__ResizePtyRequest *q,
@@ -53,16 +48,11 @@ void task_on_resize(ttrpc_call *call, const Containerd__Task__V2__ResizePtyReque
 
         if (!p)
                 return;
-        c = task_call_hold(s, call, q->id, q->exec_id);
+        c = task_call_to_guest(call, p, &guest);
         if (!c)
                 return;
-        r = guest_access_find(s->guest, p->guest_id, &guest, &error);
-        if (r == 0)
-                r = guest_resize(guest, p->guest_id, q->height, q->width, on_guest_done, c, &error);
-        if (r < 0) {
-                call_fail(call, r, &error);
-                task_call_release(c);
-        }
+        r = guest_resize(guest, p->guest_id, q->height, q->width, on_guest_done, c, &error);
+        task_call_asked(c, r, &error);
 }
 
 /* It may come before Start. */
@@ -111,18 +101,13 @@ static void freeze(task_service *s, ttrpc_call *call, const char *id, bool pause
                             pause ? "the container does not run" : "the container is not paused");
                 return;
         }
-        c = task_call_hold(s, call, id, "");
+        c = task_call_to_guest(call, p, &guest);
         if (!c)
                 return;
         c->flag = pause;
-        r = guest_access_find(s->guest, p->guest_id, &guest, &error);
-        if (r == 0)
-                r = pause ? guest_container_pause(guest, p->guest_id, on_paused, c, &error)
-                          : guest_container_resume(guest, p->guest_id, on_paused, c, &error);
-        if (r < 0) {
-                call_fail(call, r, &error);
-                task_call_release(c);
-        }
+        r = pause ? guest_container_pause(guest, p->guest_id, on_paused, c, &error)
+                  : guest_container_resume(guest, p->guest_id, on_paused, c, &error);
+        task_call_asked(c, r, &error);
 }
 
 void task_on_pause(ttrpc_call *call, const Containerd__Task__V2__PauseRequest *q, void *userdata) {
@@ -153,15 +138,10 @@ void task_on_update(ttrpc_call *call, const Containerd__Task__V2__UpdateTaskRequ
                 call_reply_empty(call);
                 return;
         }
-        c = task_call_hold(s, call, q->id, "");
+        c = task_call_to_guest(call, p, &guest);
         if (!c)
                 return;
-        r = guest_access_find(s->guest, p->guest_id, &guest, &error);
-        if (r == 0)
-                r = guest_container_update(guest, p->guest_id, q->resources->value.data,
-                                           q->resources->value.len, on_updated, c, &error);
-        if (r < 0) {
-                call_fail(call, r, &error);
-                task_call_release(c);
-        }
+        r = guest_container_update(guest, p->guest_id, q->resources->value.data,
+                                   q->resources->value.len, on_updated, c, &error);
+        task_call_asked(c, r, &error);
 }

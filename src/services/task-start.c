@@ -123,18 +123,12 @@ void task_on_start(ttrpc_call *call, const Containerd__Task__V2__StartRequest *q
                 (void)containerd_task_v2_task_start_reply(call, &m);
                 return;
         }
-        c = task_call_hold(s, call, q->id, q->exec_id);
+        c = task_call_to_guest(call, p, &guest);
         if (!c)
                 return;
-        r = guest_access_find(s->guest, p->guest_id, &guest, &error);
-        if (r == 0)
-                r = p->exec_id[0] ? start_exec(guest, p, c, &error)
-                                  : start_container(guest, p, c, &error);
-        if (r < 0) {
-                call_fail(call, r, &error);
-                task_call_release(c);
-        } else
-                p->busy = true;
+        r = p->exec_id[0] ? start_exec(guest, p, c, &error) : start_container(guest, p, c, &error);
+        p->busy = r == 0;
+        task_call_asked(c, r, &error);
 }
 
 void task_on_exec(ttrpc_call *call, const Containerd__Task__V2__ExecProcessRequest *q,

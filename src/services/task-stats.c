@@ -93,14 +93,9 @@ void task_on_stats(ttrpc_call *call, const Containerd__Task__V2__StatsRequest *q
 
         if (!p)
                 return;
-        c = task_call_hold(s, call, q->id, "");
+        c = task_call_to_guest(call, p, &guest);
         if (!c)
                 return;
-        r = guest_access_find(s->guest, p->guest_id, &guest, &error);
-        if (r == 0)
-                r = guest_container_stats(guest, p->guest_id, on_figures, c, &error);
-        if (r < 0) {
-                call_fail(call, r, &error);
-                task_call_release(c);
-        }
+        r = guest_container_stats(guest, p->guest_id, on_figures, c, &error);
+        task_call_asked(c, r, &error);
 }

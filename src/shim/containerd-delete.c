@@ -11,10 +11,10 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "google/protobuf/timestamp.pb-c.h"
 #include "migration/journal.h"
 #include "migration/place.h"
 #include "migration/sandbox-images.h"
+#include "services/reply.h"
 #include "shim/containerd-request.h"
 #include "task.pb-c.h"
 #include "vm/nic.h"
@@ -118,13 +118,11 @@ static void clear_away(const containerd_request *q) {
 
 static int say_deleted(ferry_error *reterr) {
         Containerd__Task__V2__DeleteResponse m = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
-        Google__Protobuf__Timestamp at = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
+        Google__Protobuf__Timestamp at;
         uint8_t packed[64];
-        uint64_t usec = wall_usec();
         size_t n;
 
-        at.seconds = (int64_t)(usec / USEC_PER_SEC);
-        at.nanos = (int32_t)(usec % USEC_PER_SEC * NSEC_PER_USEC);
+        timestamp_fill(&at, wall_usec());
         m.exit_status = KILLED;
         m.exited_at = &at;
         n = containerd__task__v2__delete_response__pack(&m, packed);
