@@ -101,7 +101,7 @@ static bool may_be_given(const session *s, session_disk *d, const char *serial) 
         return at >= 0 && !config->disks[at].readonly;
 }
 
-static int check(session *s, const char *id, const char *serial, ferry_error *reterr) {
+int session_check_disk_socket(session *s, const char *id, const char *serial, ferry_error *reterr) {
         session_disk *d = find(s, serial);
         int r = session_check_id(s, id, reterr);
 
@@ -196,16 +196,12 @@ static int serve(session *s, session_disk *d, ferry_error *reterr) {
         return 0;
 }
 
-int session_check_disk_socket(session *s, const char *id, const char *serial, ferry_error *reterr) {
-        return check(s, id, serial, reterr);
-}
-
 void session_disk_socket(session *s, const char *id, const char *serial, int fd_consume,
                          session_reply reply, void *userdata) {
         _cleanup_(closep) int fd = fd_consume;
         ferry_error error = FERRY_ERROR_INIT;
         session_disk *d;
-        int r = check(s, id, serial, &error);
+        int r = session_check_disk_socket(s, id, serial, &error);
 
         if (r == 0 && session_is_source(s)) {
                 d = add(s, serial);

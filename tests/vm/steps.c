@@ -94,3 +94,12 @@ void expect_end(follower *f, pair *p, host *h, Phase phase, PhaseState state, in
         if (strncmp(t->reason, reason, strlen(reason)) != 0)
                 fail_msg("\"%s\" instead of \"%s\"", t->reason, reason);
 }
+
+void then_it_moves(pair *p) {
+        make_fast(p);
+        p->options.handover = HANDOVER__HANDOVER_DIRECT;
+        migrate_whole(p, &p->a, &p->b);
+        assert_exactly_one_runs(p, &p->b);
+        migrate_whole(p, &p->b, &p->a);
+        assert_exactly_one_runs(p, &p->a);
+}

@@ -29,6 +29,8 @@ void transfer_both(pair *p);
 void copy_slowly(pair *p);
 void reach_ready(pair *p);
 void cleanup_both(pair *p);
+/* Whatever happened: the same VM moves to b, and back to a. */
+void then_it_moves(pair *p);
 /* Cleans that side up. */
 void expect_history(pair *p, host *h, const char *expected);
 void expect_verdict(host *h, const char *verdict);

@@ -39,15 +39,6 @@ static int setup(void **state) {
         return 0;
 }
 
-static void then_it_moves(pair *p) {
-        make_fast(p);
-        p->options.handover = HANDOVER__HANDOVER_DIRECT;
-        migrate_whole(p, &p->a, &p->b);
-        assert_exactly_one_runs(p, &p->b);
-        migrate_whole(p, &p->b, &p->a);
-        assert_exactly_one_runs(p, &p->a);
-}
-
 static void rolled_back(pair *p) {
         call_cleanup(p, &p->a, 0);
         call_cleanup(p, &p->b, 0);
