@@ -26,6 +26,7 @@ static void print_report(const Ferry__Shim__V1__Report *report) {
         print_time("setup", report->setup_usec);
         print_time("copy", report->copy_usec);
         print_time("blackout", report->blackout_usec);
+        print_time("memory read", report->verify_usec);
         print_time("handover", report->handover_usec);
         print_time("journal sync", report->journal_sync_usec);
         print_time("resume", report->resume_usec);

@@ -46,7 +46,7 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
           CLI_OPTION_NUMBER, AT(minimum_throttle), 0, UINT32_MAX },
         { "throttling-scale", "PERCENT", "each further step, 1 to 100 (default: as measured)",
           CLI_OPTION_REAL, AT(throttling_scale) },
-        { "verify-memory", NULL, "compare the guest's memory on both sides" LATER,
+        { "verify-memory", NULL, "compare all of its memory on both sides while it stands",
           CLI_OPTION_SWITCH, AT(verify_memory) },
         { "checksums", NULL, "checksums over the stream", CLI_OPTION_SWITCH, AT(checksums) },
         { "compress-workers", "N", "compress with this many threads on each side, 1 to 64",

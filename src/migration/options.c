@@ -89,6 +89,9 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
                 return bad(reterr, "handover", "must be 0 (CALLER) or 1 (DIRECT)");
         if ((int)m->postcopy < 0 || (int)m->postcopy > POSTCOPY__POSTCOPY_ALWAYS)
                 return bad(reterr, "postcopy", "must be 0 to 2");
+        if (m->verify_memory && m->postcopy != POSTCOPY__POSTCOPY_NEVER)
+                return bad(reterr, "verify_memory",
+                           "needs all of the memory before the switchover: not with postcopy");
         if ((int)m->encryption < 0 || (int)m->encryption > ENCRYPTION__ENCRYPTION_X509)
                 return bad(reterr, "encryption", "must be 0 to 2");
         if (m->compression_settings &&
@@ -113,8 +116,6 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
 static int check_built(const InitializeOptions *m, ferry_error *reterr) {
         if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
                 return not_built(reterr, "postcopy");
-        if (m->verify_memory)
-                return not_built(reterr, "verify_memory");
         if (m->optional_channels_case && m->channels > 1)
                 return not_built(reterr, "channels over 1");
         if (m->encryption != ENCRYPTION__ENCRYPTION_NONE)
@@ -157,6 +158,7 @@ int migration_options_parse(const InitializeOptions *m, migration_options *ret,
         options.handover = m->handover;
         options.slow_move = m->prepare_memory_transfer_mode;
         options.trace = m->perf_tracing_enabled;
+        options.verify_memory = m->verify_memory;
         options.checksums = m->checksum_verification;
         if (m->compression_settings)
                 options.compress_workers =
@@ -198,6 +200,8 @@ int migration_options_agree(const InitializeOptions *source, const InitializeOpt
                 field = "compression_settings";
         else if (destination->checksum_verification != source->checksum_verification)
                 field = "checksum_verification";
+        else if (destination->verify_memory != source->verify_memory)
+                field = "verify_memory";
         else if (destination->encryption != source->encryption)
                 field = "encryption";
         if (!field)

@@ -21,9 +21,10 @@ typedef struct migration_options {
         uint32_t throttle_from_pass, first_throttle;
         double throttle_step;
         bool cancel_over_threshold;
-        uint32_t threshold_ms;     /* with that; 0: the blackout target */
-        bool slow_move;            /* prepare_memory_transfer_mode */
-        bool trace;                /* perf_tracing_enabled */
+        uint32_t threshold_ms; /* with that; 0: the blackout target */
+        bool slow_move;        /* prepare_memory_transfer_mode */
+        bool trace;            /* perf_tracing_enabled */
+        bool verify_memory;
         bool checksums;            /* checksum_verification */
         uint32_t compress_workers; /* 0: nothing is compressed */
 } migration_options;
@@ -42,7 +43,7 @@ int migration_options_parse(const InitializeOptions *message, migration_options 
                             ferry_error *reterr);
 
 /* The destination's own may be absent, else must agree with the source's where both sides take
- * part: handover, postcopy, channels, compression, checksum, encryption. -EINVAL names the field.
- */
+ * part: handover, postcopy, channels, compression, checksum, verify_memory,
+ * encryption. -EINVAL names the field. */
 int migration_options_agree(const InitializeOptions *source, const InitializeOptions *destination,
                             ferry_error *reterr);

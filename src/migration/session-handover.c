@@ -86,6 +86,7 @@ void session_say_offer(session *s) {
         }
         offer.n_disks = session_offered_disks(s, disks);
         offer.disks = disks;
+        offer.memory = session_offered_memory(s);
         m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER;
         m.offer = &offer;
         (void)send_message(s, &m);
@@ -242,7 +243,7 @@ static void on_message(const mig_message *m, void *userdata) {
         switch ((int)m->kind_case) {
         case FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER:
                 if (session_take_disks(s, m->offer->disks, m->offer->n_disks) &&
-                    session_take_guest(s))
+                    session_take_memory(s, &m->offer->memory) && session_take_guest(s))
                         session_post(s, MIG_EV_OFFER);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_GUEST:
@@ -515,6 +516,7 @@ void session_discard(session *s) {
         int r;
 
         session_stop_timer(s);
+        session_drop_memory_check(s);
         if (s->state == MIG_D_CANCELLING && !s->reason)
                 session_set_reason(s, FERRY_CANCELLED, "cancelled");
         if (!s->link_is_ours)

@@ -16,6 +16,7 @@
 #include "migration/session.h"
 #include "migration/state.h"
 #include "migration/trace.h"
+#include "vm/memory-digest.h"
 
 #define CONT_RETRY_USEC (20 * USEC_PER_MSEC)
 #define ANNOUNCE_ROUNDS 5
@@ -109,6 +110,12 @@ struct session {
         size_t n_disks, n_mirrors_starting;
         bool nbd_asked, nbd_runs; /* the destination's QEMU serves them */
         bool disks_are_whole;     /* all are the same on both sides, and stay so */
+
+        vm_memory_digest *memory_job; /* verify_memory: it is being read */
+        uint64_t memory_began_usec;
+        uint8_t memory[VM_MEMORY_DIGEST_SIZE], offered_memory[VM_MEMORY_DIGEST_SIZE];
+        bool memory_known; /* ours is */
+        bool offer_waits;  /* for ours, to be compared with */
 
         char *reason; /* why it failed or was given up */
         int code;
@@ -211,6 +218,16 @@ int session_send_guest(session *s);
 void session_receive_guest(session *s, const ProtobufCBinaryData *data);
 /* What was received, before READY. False: this copy cannot be run, and ends. */
 bool session_take_guest(session *s);
+
+/* session-memory.c */
+void session_drop_memory_check(session *s);
+/* At the source: says OFFER, now or when the memory has been read. */
+void session_offer(session *s);
+ProtobufCBinaryData session_offered_memory(session *s); /* for OFFER; borrowed */
+/* At the destination, as soon as all of it is there. */
+void session_read_memory(session *s);
+/* Of an OFFER. False: not yet, or this copy ends; what follows is this file's. */
+bool session_take_memory(session *s, const ProtobufCBinaryData *digest);
 
 /* session-disks.c */
 void session_drop_disks(session *s);

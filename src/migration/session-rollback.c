@@ -175,6 +175,7 @@ void session_roll_back(session *s) {
         int r;
 
         session_stop_timer(s);
+        session_drop_memory_check(s);
         if (v) {
                 vm_throttle_lift(v);
                 vm_mirrors_drop(v);

@@ -9,7 +9,6 @@
 #include "relay/frame.h"
 
 #define GREETING_USEC    (10 * USEC_PER_SEC)
-#define READY_WAIT_USEC  (10 * USEC_PER_SEC)
 #define RETRY_USEC       (2 * USEC_PER_SEC)
 #define CALLER_WAIT_USEC (60 * USEC_PER_SEC)
 
@@ -106,6 +105,7 @@ static void session_clear(session *s) {
         session_close_link(s);
         session_drop_guest(s);
         session_drop_disks(s);
+        session_drop_memory_check(s);
         s->notifications = notifications_close(s->notifications);
         if (s->options_message)
                 initialize_options__free_unpacked(s->options_message, NULL);
@@ -212,13 +212,11 @@ static void act(session *s, mig_action action) {
                 break;
         case MIG_ACT_OFFER:
                 s->link_is_ours = true;
-                s->offered_usec = now_usec();
                 /* should our QEMU die now, the other copy is the only one: a restart must know */
                 if (journal_set(s->journal, JOURNAL_COMPLETED, false) < 0)
                         log_error("session %s: journal", s->id);
-                session_say_offer(s);
+                session_offer(s);
                 mig_link_listen(s->link);
-                session_start_timer(s, session_limit_usec(s, READY_WAIT_USEC), MIG_EV_WAIT_TIMEOUT);
                 if (s->stopped_usec)
                         s->report.stop_to_completed_usec = s->completed_usec - s->stopped_usec;
                 break;
@@ -228,6 +226,7 @@ static void act(session *s, mig_action action) {
                 break;
         case MIG_ACT_LISTEN:
                 s->link_is_ours = true;
+                session_read_memory(s);
                 mig_link_listen(s->link);
                 break;
         case MIG_ACT_SAY_READY:

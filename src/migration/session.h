@@ -25,6 +25,7 @@ typedef struct session_report {
         uint64_t total_usec, setup_usec, copy_usec;
         uint64_t blackout_usec, stop_to_completed_usec, handover_usec, journal_sync_usec,
                 resume_usec;
+        uint64_t verify_usec; /* reading the memory, for verify_memory */
         uint32_t passes;
         uint64_t bytes;
         uint64_t blackout_bytes; /* guest memory, sent while the guest stood */

@@ -26,6 +26,7 @@ void session_report_to_message(const session_report *from, Ferry__Shim__V1__Repo
         to->passes = from->passes;
         to->bytes = from->bytes;
         to->blackout_bytes = from->blackout_bytes;
+        to->verify_usec = from->verify_usec;
 }
 
 /* 0 means "not yet": what happened in the first microsecond happened in the second. */

@@ -104,7 +104,7 @@ def cases(place):
 
     # what this version does not have
     for option in (("--channels", "2"),
-                   ("--encryption", "psk"), ("--postcopy", "always"), ("--verify-memory",)):
+                   ("--encryption", "psk"), ("--postcopy", "always")):
         yield ("migrate", "here", *to, *option), USAGE, "has no effect in this version"
 
     yield ("recover", "here", "--to", "otherhost"), USAGE, "other machines need"
