@@ -103,7 +103,7 @@ static int on_done(sd_event_source *source, int fd, uint32_t revents, void *user
         (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
         XXH128_canonicalFromHash(&digest,
                                  XXH3_128bits(d->chunks, d->n_chunks * sizeof(d->chunks[0])));
-        static_assert(sizeof(digest.digest) == VM_MEMORY_DIGEST_SIZE);
+        static_assert(sizeof(digest.digest) == VM_MEMORY_DIGEST_SIZE, "XXH3-128");
         d->done(r, r == 0 ? digest.digest : NULL, d->userdata); /* may free it */
         return 0;
 }
