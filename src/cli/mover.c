@@ -176,8 +176,8 @@ static int connect_one(mover *m, const char *disk, ferry_error *reterr) {
                      : 0;
 }
 
-/* One for the guest, and one for each disk that the hosts do not share. */
-static int connect_both(mover *m, ferry_error *reterr) {
+/* One for the guest, or so many (`channels`), and one for each disk that the hosts do not share. */
+static int connect_both(mover *m, const InitializeOptions *options, ferry_error *reterr) {
         _cleanup_(message_freep) shim_status *status = NULL;
         int r;
 
@@ -186,7 +186,9 @@ static int connect_both(mover *m, ferry_error *reterr) {
                 return r;
         for (size_t i = 0; r == 0 && status->session && i < status->session->n_disks; i++)
                 r = connect_one(m, status->session->disks[i], reterr);
-        return r < 0 ? r : connect_one(m, "", reterr);
+        for (uint32_t i = 0; r == 0 && (i == 0 || i < options->channels); i++)
+                r = connect_one(m, "", reterr);
+        return r;
 }
 
 static int transfer(mover *m, ferry_error *reterr) {
@@ -324,7 +326,7 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
         if (r == 0)
                 r = prepare(m, options, reterr);
         if (r == 0)
-                r = connect_both(m, reterr);
+                r = connect_both(m, options, reterr);
         if (r == 0)
                 r = transfer(m, reterr);
         if (r == 0)

@@ -186,6 +186,8 @@ static const char *check_hello(const mig_link *l, const Ferry__Handover__V1__Hel
                 return "the other shim has other transfer options";
         if (hello->relay_version != l->identity.relay_version)
                 return "the other shim speaks another version of the relay";
+        if (hello->channel != l->identity.channel)
+                return "the two shims were given their connections in different orders";
         return NULL;
 }
 
@@ -410,6 +412,7 @@ int mig_link_greet(mig_link *l, const mig_link_identity *identity) {
         hello.state_digest = (ProtobufCBinaryData){ DIGEST_SIZE, l->identity.state_digest };
         hello.nonce = (ProtobufCBinaryData){ sizeof(nonce), nonce };
         hello.settled_before = l->identity.settled_before;
+        hello.channel = identity->channel;
         hello.relay_version = l->identity.relay_version;
         hello.options =
                 (ProtobufCBinaryData){ l->identity.n_options, (uint8_t *)l->identity.options };

@@ -27,6 +27,7 @@ typedef struct mig_link_identity {
         const uint8_t *options; /* serialized; both sides must have the same */
         size_t n_options;
         uint32_t relay_version; /* 0: no relay */
+        uint32_t channel;       /* 0: the handover's */
         /* The memory went over an earlier connection; digest and options may be forgotten. */
         bool settled_before;
 } mig_link_identity;

@@ -16,11 +16,12 @@ void migration_options_init(migration_options *options) {
                 .target_passes = POLICY_TARGET_PASSES,
                 .maximum_passes = POLICY_MAXIMUM_PASSES,
                 .blackout_target_ms = POLICY_TARGET_MS,
+                .channels = 1,
         };
 }
 
 bool migration_options_want_relay(const migration_options *o) {
-        return o->checksums || o->compress_workers > 0;
+        return o->checksums || o->compress_workers > 0 || o->channels > 1;
 }
 
 static int bad(ferry_error *reterr, const char *field, const char *rule) {
@@ -99,7 +100,7 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
             (m->compression_settings->throttle_worker_count < 1 ||
              m->compression_settings->throttle_worker_count > RELAY_WORKERS_MAX))
                 return bad(reterr, "compression_settings.throttle_worker_count", "must be 1 to 64");
-        if (m->optional_channels_case && (m->channels < 1 || m->channels > 64))
+        if (m->optional_channels_case && (m->channels < 1 || m->channels > RELAY_CHANNELS_MAX))
                 return bad(reterr, "channels", "must be 1 to 64");
         /* QEMU counts in bytes per second and takes no less than a page in its 100 ms. */
         if (m->optional_max_bandwidth_case &&
@@ -116,8 +117,6 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
 static int check_built(const InitializeOptions *m, ferry_error *reterr) {
         if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
                 return not_built(reterr, "postcopy");
-        if (m->optional_channels_case && m->channels > 1)
-                return not_built(reterr, "channels over 1");
         if (m->encryption != ENCRYPTION__ENCRYPTION_NONE)
                 return not_built(reterr, "encryption");
         return 0;
@@ -166,6 +165,8 @@ int migration_options_parse(const InitializeOptions *m, migration_options *ret,
                                 ? m->compression_settings->throttle_worker_count
                                 : DEFAULT_WORKERS;
         options.cancel_over_threshold = m->cancel_if_blackout_threshold_exceeds;
+        if (m->optional_channels_case)
+                options.channels = m->channels;
         if (m->optional_max_bandwidth_case)
                 options.max_bandwidth = m->max_bandwidth;
         p = m->memory_transfer_throttle_params;

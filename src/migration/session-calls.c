@@ -390,7 +390,8 @@ void session_prepare(session *s, const char *id, const InitializeOptions *messag
         session_call(s, MIG_RPC_PREPARE, reply, userdata);
 }
 
-/* A session has one socket until all is transferred; then each new one is taken for the old. */
+/* A session has its socket (or with `channels` so many) until all is transferred; then each new one
+ * is taken for the old. */
 int session_check_socket(session *s, const char *id, ferry_error *reterr) {
         const mig_cell *cell = mig_lookup(s->state, MIG_RPC_SOCKET);
         int r;
@@ -400,7 +401,7 @@ int session_check_socket(session *s, const char *id, ferry_error *reterr) {
         r = session_check_id(s, id, reterr);
         if (r < 0)
                 return r;
-        if (cell->action == MIG_ACT_REJOIN)
+        if (cell->action == MIG_ACT_REJOIN || session_wants_channel(s))
                 return 0;
         if (s->link || (s->had_socket && cell->verdict == MIG_ILLEGAL))
                 return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
@@ -417,6 +418,11 @@ void session_socket(session *s, const char *id, int fd_consume, session_reply re
         int r;
 
         r = session_check_socket(s, id, &error);
+        if (r == 0 && !ended && session_wants_channel(s)) {
+                r = session_add_channel(s, TAKE_FD(fd), &error);
+                session_reply_error(reply, userdata, r, &error);
+                return;
+        }
         if (r == 0) {
                 r = ended ? session_answer_for(s, ended, TAKE_FD(fd))
                           : mig_link_new(sandbox_event(s->sb), TAKE_FD(fd), &session_link_handlers,
@@ -446,6 +452,8 @@ void session_transfer(session *s, const char *id, uint64_t timeout_usec, session
         int r;
 
         r = session_check_id(s, id, &error);
+        if (r == 0)
+                r = session_check_channels(s, &error);
         if (r < 0) {
                 session_reply_error(reply, userdata, r, &error);
                 return;

@@ -295,7 +295,7 @@ static void on_greeted(void *userdata) {
 
         if (s->rejoining)
                 session_rejoined(s);
-        else
+        else if (session_all_greeted(s))
                 session_post(s, MIG_EV_GREETED);
 }
 
@@ -334,6 +334,8 @@ void session_close_link(session *s) {
         if (!s->link_is_ours)
                 mig_link_shutdown(s->link); /* QEMU and the peer notice at once */
         session_end_relay(s);
+        session_drop_channels(s);
+        s->n_greeted = 0;
         s->link = mig_link_free(s->link);
         s->link_is_ours = false;
 }

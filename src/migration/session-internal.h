@@ -16,6 +16,7 @@
 #include "migration/session.h"
 #include "migration/state.h"
 #include "migration/trace.h"
+#include "relay/relay.h"
 #include "vm/memory-digest.h"
 
 #define CONT_RETRY_USEC (20 * USEC_PER_MSEC)
@@ -70,6 +71,8 @@ struct session {
         size_t n_exported;
 
         mig_link *link;
+        mig_link *channels[RELAY_CHANNELS_MAX - 1]; /* beside the link, for the relay */
+        size_t n_channels, n_greeted;
         bool is_reserved;          /* it was subscribed to before it began */
         bool had_socket;           /* the session was given one */
         bool link_is_ours;         /* QEMU is done with it: messages may go over it */
@@ -228,6 +231,21 @@ ProtobufCBinaryData session_offered_memory(session *s); /* for OFFER; borrowed *
 void session_read_memory(session *s);
 /* Of an OFFER. False: not yet, or this copy ends; what follows is this file's. */
 bool session_take_memory(session *s, const ProtobufCBinaryData *digest);
+
+/* session-channels.c */
+void session_drop_channels(session *s);
+/* Whether a connection that comes now is one more. */
+bool session_wants_channel(const session *s);
+int session_add_channel(session *s, int fd_consume, ferry_error *reterr);
+/* Before the transfer begins: -EPROTO while some are missing. */
+int session_check_channels(const session *s, ferry_error *reterr);
+int session_greet_all(session *s, mig_link_identity *identity);
+/* One more has proved whose it is: whether that was the last. */
+bool session_all_greeted(session *s);
+/* Their number; the descriptors are the caller's, also those of a failure, told by *ret_r. */
+size_t session_dup_all(session *s, int ret[RELAY_CHANNELS_MAX], int *ret_r);
+/* Whether anything that was sent over any of them has not been taken yet. */
+bool session_waits_for_peer(const session *s);
 
 /* session-disks.c */
 void session_drop_disks(session *s);

@@ -4,8 +4,8 @@
  * handover's messages wait behind the END. */
 #include <sys/socket.h>
 
+#include "base/fd.h"
 #include "migration/session-internal.h"
-#include "relay/relay.h"
 
 static void log_figures(const session *s) {
         relay_figures f;
@@ -45,12 +45,12 @@ static int on_relay(sd_event_source *source, int fd, uint32_t revents, void *use
         return 0;
 }
 
-static int start(session *s, int local, int remote) {
+static int start(session *s, int local, const int *remotes, size_t n) {
         relay_options options = {
                 .side = session_is_source(s) ? RELAY_SOURCE : RELAY_DESTINATION,
                 .workers = s->options.compress_workers,
         };
-        int r = relay_start(local, remote, &options, &s->relay);
+        int r = relay_start(local, remotes, n, &options, &s->relay);
 
         if (r == 0)
                 r = sd_event_add_io(sandbox_event(s->sb), &s->relay_io, relay_get_fd(s->relay),
@@ -64,25 +64,26 @@ static int start(session *s, int local, int remote) {
 }
 
 int session_give_stream(session *s, int *ret_fd) {
-        _cleanup_(closep) int remote = -EBADF, qemu = -EBADF, ours = -EBADF;
-        int r, pair[2];
+        int r, pair[2], remotes[RELAY_CHANNELS_MAX];
+        size_t n;
 
-        r = mig_link_dup(s->link, &remote);
-        if (r < 0)
+        if (!migration_options_want_relay(&s->options))
+                return mig_link_dup(s->link, ret_fd);
+        n = session_dup_all(s, remotes, &r);
+        if (r == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                r = -errno;
+        if (r < 0) {
+                while (n > 0)
+                        fd_close(remotes[--n]);
                 return r;
-        if (!migration_options_want_relay(&s->options)) {
-                *ret_fd = TAKE_FD(remote);
-                return 0;
         }
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-                return -errno;
-        qemu = pair[0];
-        ours = pair[1];
-        r = start(s, TAKE_FD(ours), TAKE_FD(remote));
-        if (r < 0)
+        r = start(s, pair[1], remotes, n);
+        if (r < 0) {
+                fd_close(pair[0]);
                 return r;
+        }
         mig_link_hold(s->link);
-        *ret_fd = TAKE_FD(qemu);
+        *ret_fd = pair[0];
         return 0;
 }
 

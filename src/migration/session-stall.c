@@ -28,7 +28,7 @@ static int look(sd_event_source *source, uint64_t usec, void *userdata) {
         }
         moved = mig_link_moved(s->link);
         /* a running guest that has written nothing leaves QEMU with nothing to send */
-        if (moved != s->moved || (!s->stopped_usec && !mig_link_waits(s->link))) {
+        if (moved != s->moved || (!s->stopped_usec && !session_waits_for_peer(s))) {
                 s->moved = moved;
                 s->moved_usec = now;
         }

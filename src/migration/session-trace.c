@@ -163,6 +163,7 @@ static void note_options(trace_facts *facts, const session *s) {
         trace_set_fact(facts, "checksums", "%s", yes(o->checksums));
         if (o->compress_workers > 0)
                 trace_set_fact(facts, "compress_workers", "%u", o->compress_workers);
+        trace_set_fact(facts, "channels", "%u", o->channels);
         trace_set_fact(facts, "verify_memory", "%s", yes(o->verify_memory));
         trace_set_fact(facts, "extended_timeouts", "%s", yes(o->slow_move));
         trace_set_fact(facts, "trace", "%s", yes(o->trace));

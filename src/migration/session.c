@@ -82,7 +82,7 @@ static void greet(session *s) {
         if (migration_options_want_relay(&s->options))
                 identity.relay_version = RELAY_VERSION;
         session_start_timer(s, session_limit_usec(s, GREETING_USEC), MIG_EV_LINK_LOST);
-        r = mig_link_greet(s->link, &identity);
+        r = session_greet_all(s, &identity);
         explicit_bzero(&identity, sizeof(identity));
         if (r < 0) {
                 session_set_reason(s, FERRY_UNAVAILABLE, "migration socket: %s", strerror(-r));

@@ -33,7 +33,8 @@ typedef struct way {
 } way;
 
 struct relay {
-        int local, remote;
+        int local, remotes[RELAY_CHANNELS_MAX];
+        size_t n_remotes;
         int stop_fd, over_fd, notify_fd;
         relay_options options;
         way ways[_WAY_MAX];
@@ -60,6 +61,11 @@ static void close_ways(relay *r) {
                 relay_blocks_close(&r->ways[i].blocks);
 }
 
+static void shut_remotes(relay *r) {
+        for (size_t i = 0; i < r->n_remotes; i++)
+                (void)shutdown(r->remotes[i], SHUT_RDWR);
+}
+
 static _printf_(2, 3) void fail(relay *r, const char *format, ...) {
         bool first;
         va_list ap;
@@ -78,7 +84,7 @@ static _printf_(2, 3) void fail(relay *r, const char *format, ...) {
         close_ways(r);
         (void)shutdown(r->local, SHUT_RDWR);
         if (!atomic_load(&r->tell) || atomic_load(&r->end_sent))
-                (void)shutdown(r->remote, SHUT_RDWR);
+                shut_remotes(r);
         signal_fd(r->notify_fd);
 }
 
@@ -135,7 +141,6 @@ static void *read_local(void *userdata) {
                 block->payload = block->plain;
                 block->header = (relay_header){
                         .type = k > 0 ? RELAY_FRAME_DATA : RELAY_FRAME_END,
-                        .channel = r->options.channel,
                         .n_payload = (uint32_t)k,
                         .n_plain = (uint32_t)k,
                 };
@@ -163,16 +168,33 @@ static void *pack_blocks(void *userdata) {
         return NULL;
 }
 
-/* The last of a stream that failed, if it has come to the end of a frame. */
-static void tell_broken(relay *r, uint64_t sequence) {
-        const relay_header h = { .type = RELAY_FRAME_BROKEN,
-                                 .channel = r->options.channel,
-                                 .sequence = sequence };
+/* Frame `turn` of this direction goes over the connection whose turn it is. */
+static int write_frame(relay *r, relay_header *h, const uint8_t *payload, uint64_t turn) {
         uint8_t header[RELAY_HEADER_SIZE];
-        struct iovec iov = { header, sizeof(header) };
+        struct iovec iov[] = { { header, sizeof(header) }, { (void *)payload, h->n_payload } };
 
-        relay_header_format(&h, r->options.side, header);
-        (void)relay_write_all(r->remote, &iov, 1, r->stop_fd);
+        h->channel = (uint16_t)(turn % r->n_remotes);
+        h->sequence = turn / r->n_remotes;
+        relay_header_format(h, r->options.side, header);
+        return relay_write_all(r->remotes[h->channel], iov, h->n_payload > 0 ? 2 : 1, r->stop_fd);
+}
+
+/* The last of a stream that failed, if it has come to the end of a frame. */
+static void tell_broken(relay *r, uint64_t turn) {
+        relay_header h = { .type = RELAY_FRAME_BROKEN };
+
+        (void)write_frame(r, &h, NULL, turn);
+}
+
+/* Each connection has its END. */
+static int write_ends(relay *r, relay_header *h, uint64_t turn) {
+        int error = 0;
+
+        /* before: the peer may be through with the connections at once */
+        atomic_store(&r->end_sent, true);
+        for (size_t i = 0; error == 0 && i < r->n_remotes; i++)
+                error = write_frame(r, h, NULL, turn + i);
+        return error;
 }
 
 static void *write_remote(void *userdata) {
@@ -180,30 +202,23 @@ static void *write_remote(void *userdata) {
         relay *r = w->relay;
         relay_block *block;
         relay_wait wait;
-        uint64_t sequence;
+        uint64_t turn;
 
-        for (sequence = 0; (block = relay_blocks_send(&w->blocks, &wait)); sequence++) {
+        for (turn = 0; (block = relay_blocks_send(&w->blocks, &wait)); turn++) {
                 relay_header *h = &block->header;
-                uint8_t header[RELAY_HEADER_SIZE];
-                struct iovec iov[] = { { header, sizeof(header) },
-                                       { (void *)block->payload, h->n_payload } };
                 bool end = h->type == RELAY_FRAME_END;
                 int error;
 
                 /* what did not shrink says nothing of the level */
                 if (h->flags & RELAY_FLAG_ZSTD || relay_level_get(&r->level) == 0)
                         relay_level_note(&r->level, wait);
-                h->sequence = sequence;
-                relay_header_format(h, r->options.side, header);
-                if (end) /* before: the peer may be through with the connection at once */
-                        atomic_store(&r->end_sent, true);
-                error = relay_write_all(r->remote, iov, end ? 1 : 2, r->stop_fd);
+                error = end ? write_ends(r, h, turn) : write_frame(r, h, block->payload, turn);
                 if (error == -ECANCELED)
                         break;
                 if (error < 0 && end)
                         fail_errno(r, "the migration connection broke", error);
                 if (error < 0) { /* why, the reader may find in what came before */
-                        (void)shutdown(r->remote, SHUT_RDWR);
+                        shut_remotes(r);
                         return NULL;
                 }
                 count(w, h);
@@ -216,8 +231,8 @@ static void *write_remote(void *userdata) {
         }
         if (atomic_load(&r->tell)) {
                 if (!block)
-                        tell_broken(r, sequence);
-                (void)shutdown(r->remote, SHUT_RDWR);
+                        tell_broken(r, turn);
+                shut_remotes(r);
         }
         return NULL;
 }
@@ -225,34 +240,39 @@ static void *write_remote(void *userdata) {
 /* ---- in: from the other shim to QEMU ---- */
 
 /* Nothing more may be read, since it would be the handover's; whether the peer is gone shows. */
-static void watch_remote(relay *r) {
-        struct pollfd p[] = { { .fd = r->remote, .events = POLLRDHUP },
-                              { .fd = r->stop_fd, .events = POLLIN },
-                              { .fd = r->over_fd, .events = POLLIN } };
+static void watch_remotes(relay *r) {
+        struct pollfd p[2 + RELAY_CHANNELS_MAX] = { { .fd = r->stop_fd, .events = POLLIN },
+                                                    { .fd = r->over_fd, .events = POLLIN } };
+        bool closed = false;
 
-        while (poll(p, ELEMENTS(p), -1) < 0 && errno == EINTR)
+        for (size_t i = 0; i < r->n_remotes; i++)
+                p[2 + i] = (struct pollfd){ .fd = r->remotes[i], .events = POLLRDHUP };
+        while (poll(p, 2 + r->n_remotes, -1) < 0 && errno == EINTR)
                 ;
-        if (p[0].revents && !p[1].revents && !atomic_load(&r->end_sent))
+        for (size_t i = 0; i < r->n_remotes; i++)
+                closed |= p[2 + i].revents != 0;
+        if (closed && !p[0].revents && !atomic_load(&r->end_sent))
                 fail(r, "the other side closed the migration connection before all was sent");
 }
 
-static bool read_frame(way *w, relay_block *block, uint64_t sequence) {
+static bool read_frame(way *w, relay_block *block, uint64_t turn) {
         relay *r = w->relay;
+        int remote = r->remotes[turn % r->n_remotes];
         const relay_expected expected = {
                 .sender = r->options.side == RELAY_SOURCE ? RELAY_DESTINATION : RELAY_SOURCE,
-                .channel = r->options.channel,
-                .sequence = sequence,
+                .channel = (uint16_t)(turn % r->n_remotes),
+                .sequence = turn / r->n_remotes,
                 .flags = w->n_workers > 0 ? RELAY_FLAG_ZSTD : 0,
         };
         uint8_t header[RELAY_HEADER_SIZE], *to;
         const char *problem;
         int error;
 
-        error = relay_read_all(r->remote, header, sizeof(header), r->stop_fd);
+        error = relay_read_all(remote, header, sizeof(header), r->stop_fd);
         if (error == 0) {
                 problem = relay_header_parse(header, &expected, &block->header);
                 if (problem) {
-                        fail_broken(r, problem, sequence);
+                        fail_broken(r, problem, expected.sequence);
                         return false;
                 }
                 if (block->header.type == RELAY_FRAME_BROKEN) {
@@ -262,7 +282,7 @@ static bool read_frame(way *w, relay_block *block, uint64_t sequence) {
                 }
                 to = block->header.flags & RELAY_FLAG_ZSTD ? block->packed : block->plain;
                 block->payload = to;
-                error = relay_read_all(r->remote, to, block->header.n_payload, r->stop_fd);
+                error = relay_read_all(remote, to, block->header.n_payload, r->stop_fd);
         }
         if (error == -ENODATA)
                 fail(r, "the migration connection was cut before the stream's end");
@@ -271,19 +291,36 @@ static bool read_frame(way *w, relay_block *block, uint64_t sequence) {
         return error == 0;
 }
 
+/* One was read; the other connections' follow in their turns. */
+static bool read_ends(way *w, relay_block *block, uint64_t turn) {
+        relay *r = w->relay;
+
+        for (size_t i = 1; i < r->n_remotes; i++) {
+                if (!read_frame(w, block, turn + i))
+                        return false;
+                if (block->header.type != RELAY_FRAME_END) {
+                        fail_broken(r, "more follows its end", block->header.sequence);
+                        return false;
+                }
+        }
+        return true;
+}
+
 static void *read_remote(void *userdata) {
         way *w = userdata;
         relay_block *block;
 
-        for (uint64_t sequence = 0; (block = relay_blocks_fill(&w->blocks)); sequence++) {
+        for (uint64_t turn = 0; (block = relay_blocks_fill(&w->blocks)); turn++) {
                 bool end;
 
-                if (!read_frame(w, block, sequence))
+                if (!read_frame(w, block, turn))
                         return NULL;
                 end = block->header.type == RELAY_FRAME_END;
+                if (end && !read_ends(w, block, turn))
+                        return NULL;
                 relay_blocks_filled(&w->blocks);
                 if (end) {
-                        watch_remote(w->relay);
+                        watch_remotes(w->relay);
                         return NULL;
                 }
         }
@@ -389,21 +426,27 @@ static int start_threads(relay *r) {
         return error;
 }
 
-int relay_start(int local_fd_consume, int remote_fd_consume, const relay_options *options,
-                relay **ret) {
-        _cleanup_(closep) int local = local_fd_consume, remote = remote_fd_consume;
+static void close_all(int local, const int *remotes, size_t n) {
+        fd_close(local);
+        for (size_t i = 0; i < n; i++)
+                fd_close(remotes[i]);
+}
+
+int relay_start(int local_fd_consume, const int *remote_fds_consume, size_t n,
+                const relay_options *options, relay **ret) {
+        bool is_valid = n >= 1 && n <= RELAY_CHANNELS_MAX && options->workers <= RELAY_WORKERS_MAX;
+        relay *r = is_valid ? calloc(1, sizeof(*r)) : NULL;
         sigset_t all, before;
-        relay *r;
         int error;
 
-        if (options->workers > RELAY_WORKERS_MAX)
-                return -EINVAL;
-        r = calloc(1, sizeof(*r));
-        if (!r)
-                return -ENOMEM;
+        if (!r) {
+                close_all(local_fd_consume, remote_fds_consume, n);
+                return is_valid ? -ENOMEM : -EINVAL;
+        }
         r->options = *options;
-        r->local = TAKE_FD(local);
-        r->remote = TAKE_FD(remote);
+        r->local = local_fd_consume;
+        r->n_remotes = n;
+        memcpy(r->remotes, remote_fds_consume, n * sizeof(r->remotes[0]));
         r->stop_fd = eventfd(0, EFD_CLOEXEC);
         r->over_fd = eventfd(0, EFD_CLOEXEC);
         r->notify_fd = eventfd(0, EFD_CLOEXEC);
@@ -474,8 +517,7 @@ relay *relay_stop(relay *r) {
                         relay_packer_free(r->ways[i].packers[k]);
                 relay_blocks_done(&r->ways[i].blocks);
         }
-        fd_close(r->local);
-        fd_close(r->remote);
+        close_all(r->local, r->remotes, r->n_remotes);
         fd_close(r->stop_fd);
         fd_close(r->over_fd);
         fd_close(r->notify_fd);

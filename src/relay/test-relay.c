@@ -57,28 +57,46 @@ static relay_state wait_end(relay *r, const char **ret_problem) {
         return relay_get_state(r, ret_problem);
 }
 
-/* Two relays back to back; `qemu` are the ends that their QEMUs would have, `link` what the shims
- * keep of the connection. */
+#define MANY 5
+
+/* Two relays back to back; `qemu` are the ends that their QEMUs would have, `links` what the shims
+ * keep of the connections, `link` of the first. */
 typedef struct both {
-        size_t n_tasks, n_fds;
+        size_t n_tasks, n_fds, n_links;
         relay *source, *destination;
-        int qemu[2], link[2];
+        int qemu[2], *link, links[MANY][2];
 } both;
 
-static void start(both *b, unsigned workers) {
+static int start_one(int local, int remote, const relay_options *options, relay **ret) {
+        return relay_start(local, &remote, 1, options, ret);
+}
+
+/* `crossed`: the destination takes the first two connections for each other. */
+static void start_over(both *b, unsigned workers, size_t n, bool crossed) {
         relay_options source = { .side = RELAY_SOURCE, .workers = workers },
                       destination = { .side = RELAY_DESTINATION, .workers = workers };
-        int s[2], d[2];
+        int s[2], d[2], to[MANY], from[MANY];
 
         b->n_tasks = count_entries("/proc/self/task");
         b->n_fds = count_entries("/proc/self/fd");
         pair(s);
         pair(d);
-        pair(b->link);
+        b->n_links = n;
+        b->link = b->links[0];
+        for (size_t i = 0; i < n; i++)
+                pair(b->links[i]);
         b->qemu[0] = s[0];
         b->qemu[1] = d[0];
-        assert_int_equal(relay_start(s[1], dup(b->link[0]), &source, &b->source), 0);
-        assert_int_equal(relay_start(d[1], dup(b->link[1]), &destination, &b->destination), 0);
+        for (size_t i = 0; i < n; i++) {
+                to[i] = dup(b->links[i][0]);
+                from[i] = dup(b->links[crossed && i < 2 ? 1 - i : i][1]);
+        }
+        assert_int_equal(relay_start(s[1], to, n, &source, &b->source), 0);
+        assert_int_equal(relay_start(d[1], from, n, &destination, &b->destination), 0);
+}
+
+static void start(both *b, unsigned workers) {
+        start_over(b, workers, 1, false);
 }
 
 static void stop(both *b) {
@@ -86,7 +104,8 @@ static void stop(both *b) {
         relay_stop(b->destination);
         for (size_t i = 0; i < 2; i++) {
                 close(b->qemu[i]);
-                close(b->link[i]);
+                for (size_t k = 0; k < b->n_links; k++)
+                        close(b->links[k][i]);
         }
         assert_int_equal(count_entries("/proc/self/fd"), b->n_fds);
         /* the kernel takes a joined thread off a moment later */
@@ -129,13 +148,13 @@ static void expect_eof(int fd) {
         assert_int_equal(read(fd, &byte, 1), 0);
 }
 
-static void carried_and_ended(unsigned workers, content what) {
+static void carried_and_ended(unsigned workers, content what, size_t n_links) {
         uint8_t *data = make(what, BULK);
         relay_figures f;
         uint8_t word[4];
         both b;
 
-        start(&b, workers);
+        start_over(&b, workers, n_links, false);
         carry(b.qemu[0], b.qemu[1], data, BULK);
         carry(b.qemu[1], b.qemu[0], data, 1000); /* the return path */
         shutdown(b.qemu[0], SHUT_WR);
@@ -152,9 +171,11 @@ static void carried_and_ended(unsigned workers, content what) {
                 assert_true(f.sent_wire < BULK - BULK / 20);
         assert_true(f.sent_wire < BULK + BULK / 20);
         /* what comes next is the handover's, and was left alone */
-        assert_int_equal(write(b.link[0], "next", 4), 4);
-        assert_int_equal(read(b.link[1], word, 4), 4);
-        assert_memory_equal(word, "next", 4);
+        for (size_t i = 0; i < n_links; i++) {
+                assert_int_equal(write(b.links[i][0], "next", 4), 4);
+                assert_int_equal(read(b.links[i][1], word, 4), 4);
+                assert_memory_equal(word, "next", 4);
+        }
         stop(&b);
         free(data);
 }
@@ -162,7 +183,50 @@ static void carried_and_ended(unsigned workers, content what) {
 static void what_is_written_arrives(void **state) {
         for (unsigned workers = 0; workers <= 3; workers++)
                 for (content what = 0; what < _CONTENT_MAX; what++)
-                        carried_and_ended(workers, what);
+                        carried_and_ended(workers, what, 1);
+}
+
+static void it_takes_turns_on_several_connections(void **state) {
+        for (size_t n = 2; n <= MANY; n++)
+                for (unsigned workers = 0; workers <= 2; workers += 2)
+                        carried_and_ended(workers, TEXT, n);
+}
+
+static void one_of_several_is_cut(void **state) {
+        uint8_t *data = make(RANDOM, BULK);
+
+        for (size_t cut = 0; cut < 3; cut++) {
+                both b;
+
+                start_over(&b, 0, 3, false);
+                carry(b.qemu[0], b.qemu[1], data, 100000);
+                shutdown(b.links[cut][0], SHUT_RDWR);
+                for (size_t i = 0; i < 3; i++) /* so that each has its turn */
+                        (void)write_some(b.qemu[0], data, BULK);
+                assert_int_equal(wait_end(b.source, NULL), RELAY_FAILED);
+                assert_int_equal(wait_end(b.destination, NULL), RELAY_FAILED);
+                stop(&b);
+        }
+        free(data);
+}
+
+static void connections_are_not_taken_for_each_other(void **state) {
+        const char *problem;
+        both b;
+
+        start_over(&b, 0, 3, true);
+        for (uint8_t i = 1; i <= 2; i++) { /* a frame each */
+                relay_figures f;
+
+                assert_int_equal(write_some(b.qemu[0], &i, 1), 1);
+                do
+                        relay_get_figures(b.source, &f);
+                while (f.sent < i);
+        }
+        assert_int_equal(wait_end(b.destination, &problem), RELAY_FAILED);
+        assert_non_null(strstr(problem, "channel"));
+        assert_int_equal(wait_end(b.source, NULL), RELAY_FAILED);
+        stop(&b);
 }
 
 /* The handover may speak before the other side's relay has seen the END before it. */
@@ -262,7 +326,7 @@ static wire record(unsigned workers) {
 
         pair(local);
         pair(remote);
-        assert_int_equal(relay_start(local[1], remote[1], &options, &r), 0);
+        assert_int_equal(start_one(local[1], remote[1], &options, &r), 0);
         w.plain = malloc(1 << 20);
         w.bytes = malloc(1 << 20);
         for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
@@ -312,7 +376,7 @@ static relay_state take(const wire *w, const uint8_t *bytes, size_t n, unsigned 
         pair(local);
         pair(remote);
         shutdown(local[0], SHUT_WR); /* its QEMU has said all it had to */
-        assert_int_equal(relay_start(local[1], remote[1], &options, &r), 0);
+        assert_int_equal(start_one(local[1], remote[1], &options, &r), 0);
         for (size_t sent = 0; sent < n;) {
                 struct pollfd p[] = { { .fd = local[0], .events = POLLIN },
                                       { .fd = remote[0], .events = POLLOUT } };
@@ -471,7 +535,7 @@ static void the_sender_hears_of_it(void **state) {
 
         pair(local);
         pair(remote);
-        assert_int_equal(relay_start(local[1], remote[1], &destination, &r), 0);
+        assert_int_equal(start_one(local[1], remote[1], &destination, &r), 0);
         w.bytes[RELAY_HEADER_SIZE + 7] ^= 1;
         assert_int_equal(send(remote[0], w.bytes, 6000, MSG_NOSIGNAL), 6000);
         assert_int_equal(recv(remote[0], told, sizeof(told), MSG_WAITALL), sizeof(told));
@@ -489,7 +553,7 @@ static void the_sender_hears_of_it(void **state) {
         assert_int_equal(send(remote[0], told, sizeof(told), 0), sizeof(told));
         close(remote[0]);
         assert_int_equal(send(local[0], told, 1, 0), 1); /* its writer finds nobody there */
-        assert_int_equal(relay_start(local[1], remote[1], &source, &r), 0);
+        assert_int_equal(start_one(local[1], remote[1], &source, &r), 0);
         assert_int_equal(wait_end(r, &problem), RELAY_FAILED);
         assert_non_null(strstr(problem, "the other shim found"));
         relay_stop(r);
@@ -529,7 +593,11 @@ static void bad_options(void **state) {
         int p[2];
 
         pair(p);
-        assert_int_equal(relay_start(p[0], p[1], &options, &r), -EINVAL);
+        assert_int_equal(start_one(p[0], p[1], &options, &r), -EINVAL);
+        options.workers = 0;
+        pair(p);
+        assert_int_equal(relay_start(p[0], p + 1, 0, &options, &r), -EINVAL);
+        close(p[1]);
         assert_null(r);
         assert_int_equal(count_entries("/proc/self/fd"), n_fds);
 }
@@ -537,6 +605,9 @@ static void bad_options(void **state) {
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(what_is_written_arrives),
+                cmocka_unit_test(it_takes_turns_on_several_connections),
+                cmocka_unit_test(one_of_several_is_cut),
+                cmocka_unit_test(connections_are_not_taken_for_each_other),
                 cmocka_unit_test(what_follows_an_end_is_left_alone),
                 cmocka_unit_test(a_byte_does_not_wait),
                 cmocka_unit_test(who_does_not_read_stops_who_writes),

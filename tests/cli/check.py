@@ -76,10 +76,10 @@ def test_every_reason_is_told(place):
     os.makedirs(os.path.join(place.b, "web"))
     with open(os.path.join(place.b, "web", "config.json"), "w", encoding="utf-8") as config:
         config.write("{}")
-    result = place.ferry("check", "web", "--to", place.b, "--channels", "2", "--json")
+    result = place.ferry("check", "web", "--to", place.b, "--postcopy", "always", "--json")
     assert result.code == 4, result
     told = reasons(result.json())
-    for where, words in ("source", "channels"), ("target", "sandbox of that name"), \
+    for where, words in ("source", "postcopy"), ("target", "sandbox of that name"), \
             ("target", "does not start such a VM"):
         assert any(where == w and words in text for w, text in told), (where, words, told)
     before = place.snapshot()

@@ -646,7 +646,7 @@ static void open_between(pair *p, host *from, host *to, bool with_socket) {
         call_import(p, to, &state, 0);
         free(state.data);
         call_prepare(p, to, 0);
-        if (with_socket) {
+        for (size_t i = 0; with_socket && (i == 0 || i < p->options.channels); i++) {
                 connect_hosts(p);
                 call_socket(p, from, 0);
                 call_socket_by_token(p, to, 0);

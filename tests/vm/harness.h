@@ -90,7 +90,7 @@ void call_cancel(pair *p, host *h, int code);
 void call_cleanup(pair *p, host *h, int code);
 void call_stop(host *h, bool force, int code);
 
-/* The connection between the two, over TCP on loopback. */
+/* The connection between the two, over TCP on loopback; of several (`channels`) the last. */
 void connect_hosts(pair *p);
 void cut_connection(pair *p);
 

@@ -588,10 +588,9 @@ static void test_bad_input_changes_nothing(void **state) {
         p->options.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_UNSPECIFIED;
         call_export(p, &p->a, INVALID_ARGUMENT, &state_bytes);
         p->options.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
-        p->options.optional_channels_case = INITIALIZE_OPTIONS__OPTIONAL_CHANNELS_CHANNELS;
-        p->options.channels = 2;
+        p->options.postcopy = POSTCOPY__POSTCOPY_ALWAYS;
         call_export(p, &p->a, UNIMPLEMENTED, &state_bytes);
-        p->options.optional_channels_case = INITIALIZE_OPTIONS__OPTIONAL_CHANNELS__NOT_SET;
+        p->options.postcopy = POSTCOPY__POSTCOPY_NEVER;
         call_export(p, &p->b, FAILED_PRECONDITION, &state_bytes); /* there is no VM */
         host_wait_detail(&p->a, "");
         host_wait_detail(&p->b, "");

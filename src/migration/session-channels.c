@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* `channels` over 1: connections beside the link, which the relay takes turns on. Each proves
+ * whose it is with a hello of its own; after the relay's end they carry nothing. */
+#include "migration/session-internal.h"
+
+void session_drop_channels(session *s) {
+        for (size_t i = 0; i < s->n_channels; i++)
+                s->channels[i] = mig_link_free(s->channels[i]);
+        s->n_channels = 0;
+}
+
+static size_t n_missing(const session *s) {
+        return s->options.channels - (s->link ? 1 : 0) - s->n_channels;
+}
+
+bool session_wants_channel(const session *s) {
+        return (s->state == MIG_S_SOCKET_READY || s->state == MIG_D_SOCKET_READY) && s->link &&
+               n_missing(s) > 0;
+}
+
+int session_add_channel(session *s, int fd_consume, ferry_error *reterr) {
+        int r = mig_link_new(sandbox_event(s->sb), fd_consume, &session_link_handlers, s,
+                             &s->channels[s->n_channels]);
+
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "migration socket");
+        s->n_channels++;
+        return 0;
+}
+
+int session_check_channels(const session *s, ferry_error *reterr) {
+        bool begins = s->state == MIG_S_EXPORTED || s->state == MIG_D_PREPARED ||
+                      s->state == MIG_S_SOCKET_READY || s->state == MIG_D_SOCKET_READY;
+
+        if (!begins || s->options.channels == 1 || n_missing(s) == 0)
+                return 0;
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                               "session %s wants %u connections (channels), %zu of them are "
+                               "missing: CreateDuplicateSocket before TransferSandbox",
+                               s->id, s->options.channels, n_missing(s));
+}
+
+int session_greet_all(session *s, mig_link_identity *identity) {
+        int r = mig_link_greet(s->link, identity);
+
+        for (size_t i = 0; r == 0 && i < s->n_channels; i++) {
+                identity->channel = (uint32_t)i + 1;
+                r = mig_link_greet(s->channels[i], identity);
+        }
+        return r;
+}
+
+bool session_all_greeted(session *s) {
+        return ++s->n_greeted == 1 + s->n_channels;
+}
+
+size_t session_dup_all(session *s, int ret[RELAY_CHANNELS_MAX], int *ret_r) {
+        size_t n = 0;
+
+        *ret_r = mig_link_dup(s->link, &ret[n]);
+        for (; *ret_r == 0 && n < s->n_channels; n++)
+                *ret_r = mig_link_dup(s->channels[n], &ret[n + 1]);
+        return *ret_r == 0 ? n + 1 : n;
+}
+
+bool session_waits_for_peer(const session *s) {
+        bool waits = mig_link_waits(s->link);
+
+        for (size_t i = 0; i < s->n_channels; i++)
+                waits |= mig_link_waits(s->channels[i]);
+        return waits;
+}
