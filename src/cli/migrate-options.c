@@ -53,8 +53,8 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
           CLI_OPTION_NUMBER, AT(compress_workers), 0, UINT32_MAX },
         { "channels", "N", "so many connections to send over, 1 to 64", CLI_OPTION_NUMBER,
           AT(channels), 0, UINT32_MAX },
-        { "encryption", "KIND", "none; psk, x509" LATER, CLI_OPTION_CHOICE, AT(encryption),
-          .choices = encryptions },
+        { "encryption", "KIND", "between the hosts: psk (the default), x509 or none",
+          CLI_OPTION_CHOICE, AT(encryption), .choices = encryptions },
         { "postcopy", "KIND", "never; fallback, always" LATER, CLI_OPTION_CHOICE, AT(postcopy),
           .choices = postcopies },
         { "report", "FILE", "write a page (HTML) that tells how it went", CLI_OPTION_TEXT,
@@ -131,7 +131,8 @@ int migrate_request_init(migrate_request *request, const migrate_values *v, ferr
         o->memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
         o->handover = v->handover.given ? (Handover)v->handover.value : HANDOVER__HANDOVER_DIRECT;
         o->postcopy = (Postcopy)v->postcopy.value;
-        o->encryption = (Encryption)v->encryption.value;
+        o->encryption =
+                v->encryption.given ? (Encryption)v->encryption.value : ENCRYPTION__ENCRYPTION_PSK;
         o->verify_memory = v->verify_memory;
         o->checksum_verification = v->checksums;
         o->perf_tracing_enabled = v->trace != NULL;

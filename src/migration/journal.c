@@ -11,7 +11,7 @@
 /*
  * "FERRYJOURNAL1\n", then lines "CHECK TEXT\n", then NULs to the end of the file. CHECK is the
  * first 16 hex digits of TEXT's SHA-256. TEXT is one of
- *   open ID source|destination caller|direct BOOT SECRET
+ *   open ID source|destination caller|direct[+psk|+x509] BOOT SECRET
  *   mark NAME
  *   cause KIND CODE WORDS
  *   close
@@ -100,6 +100,20 @@ static int add_session(journal *j, const journal_session *session) {
         return 0;
 }
 
+static const char *const encryption_names[_TLS_KIND_MAX] = { "", "+psk", "+x509" };
+
+static int parse_mode(const char *word, journal_session *ret) {
+        const char *rest = strchrnul(word, '+');
+
+        ret->direct = strncmp(word, "direct", (size_t)(rest - word)) == 0 && rest > word;
+        for (tls_kind i = 0; i < _TLS_KIND_MAX; i++)
+                if (strcmp(rest, encryption_names[i]) == 0) {
+                        ret->encryption = i;
+                        return 0;
+                }
+        return -EBADMSG;
+}
+
 static int apply_open(journal *j, char *text) {
         char *save = NULL, *word[5];
         journal_session session = { .mark = JOURNAL_OPEN };
@@ -113,8 +127,9 @@ static int apply_open(journal *j, char *text) {
                 return -EBADMSG;
         strcpy(session.session_id, word[0]);
         session.source = strcmp(word[1], "source") == 0;
-        session.direct = strcmp(word[2], "direct") == 0;
         session.this_boot = strcmp(word[3], j->boot_id) == 0;
+        if (parse_mode(word[2], &session) < 0)
+                return -EBADMSG;
         if (hex_decode(word[4], strlen(word[4]), session.secret, DIGEST_SIZE) < 0)
                 return -EBADMSG;
         j->is_open = true;
@@ -320,9 +335,9 @@ static void format_open(const journal_session *s, const char *boot_id, char ret[
         char secret[2 * DIGEST_SIZE + 1];
 
         hex_encode(s->secret, DIGEST_SIZE, secret);
-        snprintf(ret, LINE_MAX_, "open %s %s %s %s %s", s->session_id,
+        snprintf(ret, LINE_MAX_, "open %s %s %s%s %s %s", s->session_id,
                  s->source ? "source" : "destination", s->direct ? "direct" : "caller",
-                 s->this_boot ? boot_id : "-", secret);
+                 encryption_names[s->encryption], s->this_boot ? boot_id : "-", secret);
         explicit_bzero(secret, sizeof(secret));
 }
 
@@ -362,11 +377,12 @@ static int compact(journal *j) {
         return 0;
 }
 
-int journal_begin(journal *j, const char *session_id, bool source, bool direct,
+int journal_begin(journal *j, const char *session_id, bool source, bool direct, tls_kind encryption,
                   const uint8_t secret[DIGEST_SIZE]) {
         journal_session session = {
                 .source = source,
                 .direct = direct,
+                .encryption = encryption,
                 .mark = JOURNAL_OPEN,
                 .this_boot = true,
         };

@@ -10,6 +10,7 @@
 
 #include "base/digest.h"
 #include "base/error.h"
+#include "tls/kind.h"
 
 #define JOURNAL_SESSION_ID_MAX 128U
 #define JOURNAL_TOMBSTONES_MAX 64U
@@ -50,6 +51,7 @@ typedef struct journal_session {
         char session_id[JOURNAL_SESSION_ID_MAX + 1];
         bool source;
         bool direct;
+        tls_kind encryption; /* of its connections */
         uint8_t secret[DIGEST_SIZE];
         journal_mark mark;
         bool this_boot;      /* opened since this host booted */
@@ -67,7 +69,7 @@ journal *journal_free(journal *j);
 bool journal_session_id_is_valid(const char *id);
 
 /* Opens a session: synced. Its mark is OPEN. */
-int journal_begin(journal *j, const char *session_id, bool source, bool direct,
+int journal_begin(journal *j, const char *session_id, bool source, bool direct, tls_kind encryption,
                   const uint8_t secret[DIGEST_SIZE]);
 /* The open session's. On a failure nothing is known to be on disk, and the mark in memory is the
  * old one. */

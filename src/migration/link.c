@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "base/fd.h"
+#include "migration/encrypt.h"
 #include "migration/moved.h"
 
 #define MAGIC        0x46455259U
@@ -28,6 +29,7 @@ typedef enum link_phase {
 
 struct mig_link {
         int fd;
+        tls_tunnel *tunnel; /* NULL: fd is the connection itself */
         sd_event_source *io;
         mig_link_handlers handlers;
         void *userdata;
@@ -78,14 +80,20 @@ static void update_events(mig_link *l) {
         (void)sd_event_source_set_enabled(l->io, events ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
+char *mig_link_get_problem(mig_link *l) {
+        return l->tunnel ? tls_tunnel_get_problem(l->tunnel) : NULL;
+}
+
 static void die(mig_link *l, const char *reason) {
+        _cleanup_(freep) char *problem = mig_link_get_problem(l);
+
         if (l->phase == LINK_DEAD)
                 return;
         l->phase = LINK_DEAD;
         l->n_out = 0;
         update_events(l);
         if (!l->freed)
-                l->handlers.on_broken(reason, l->userdata);
+                l->handlers.on_broken(problem ? problem : reason, l->userdata);
 }
 
 static void die_errno(mig_link *l, const char *what, int r) {
@@ -143,7 +151,9 @@ int mig_link_send(mig_link *l, const mig_message *message) {
         return r;
 }
 
-static void proof_mac(const mig_link *l, bool by_source, uint8_t ret[DIGEST_SIZE]) {
+/* With encryption it is good for this one connection: nobody sits between two of them. */
+static bool proof_mac(mig_link *l, bool by_source, uint8_t ret[DIGEST_SIZE]) {
+        uint8_t binding[TLS_BINDING_SIZE] = { 0 };
         bool own = by_source == l->identity.source;
         digest_part own_part = { l->own_hello, l->n_own_hello };
         digest_part peer_part = { l->peer_hello, l->n_peer_hello };
@@ -152,9 +162,13 @@ static void proof_mac(const mig_link *l, bool by_source, uint8_t ret[DIGEST_SIZE
                 { by_source ? "source" : "destination", by_source ? 6 : 11 },
                 own ? own_part : peer_part,
                 own ? peer_part : own_part,
+                { binding, sizeof(binding) },
         };
 
-        digest_hmac(l->identity.secret, parts, ELEMENTS(parts), ret);
+        if (l->tunnel && !tls_tunnel_get_binding(l->tunnel, binding))
+                return false;
+        digest_hmac(l->identity.secret, parts, ELEMENTS(parts) - !l->tunnel, ret);
+        return true;
 }
 
 /* The MAC comes later; here only what makes an honest mistake readable. */
@@ -196,7 +210,8 @@ static int send_proof(mig_link *l) {
         mig_message message = FERRY__HANDOVER__V1__MESSAGE__INIT;
         uint8_t mac[DIGEST_SIZE];
 
-        proof_mac(l, l->identity.source, mac);
+        if (!proof_mac(l, l->identity.source, mac))
+                return -EPROTO;
         proof.mac = (ProtobufCBinaryData){ .len = sizeof(mac), .data = mac };
         message.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_PROOF;
         message.proof = &proof;
@@ -230,8 +245,8 @@ static void receive_hello(mig_link *l, const mig_message *message) {
 static void receive_proof(mig_link *l, const mig_message *message) {
         uint8_t mac[DIGEST_SIZE];
 
-        proof_mac(l, !l->identity.source, mac);
-        if (message->kind_case != FERRY__HANDOVER__V1__MESSAGE__KIND_PROOF ||
+        if (!proof_mac(l, !l->identity.source, mac) ||
+            message->kind_case != FERRY__HANDOVER__V1__MESSAGE__KIND_PROOF ||
             message->proof->mac.len != DIGEST_SIZE ||
             !digest_equal(mac, message->proof->mac.data)) {
                 die(l, "the other end of the migration socket could not prove that it belongs to "
@@ -393,15 +408,30 @@ static int copy_identity(mig_link *l, const mig_link_identity *identity) {
         return 0;
 }
 
-int mig_link_greet(mig_link *l, const mig_link_identity *identity) {
+static int go_under_tls(mig_link *l, ferry_error *reterr) {
+        encrypt_options options = {
+                .kind = l->identity.encryption,
+                .source = l->identity.source,
+                .session_id = l->identity.session_id,
+                .purpose = "",
+        };
+        int r;
+
+        memcpy(options.secret, l->identity.secret, sizeof(options.secret));
+        r = encrypt_start(&l->fd, &options, &l->tunnel, reterr);
+        explicit_bzero(&options, sizeof(options));
+        if (r < 0)
+                return r;
+        r = sd_event_source_set_io_fd(l->io, l->fd);
+        return r < 0 ? ferry_error_set_errno(reterr, r, "migration socket") : 0;
+}
+
+static int say_hello(mig_link *l, const mig_link_identity *identity) {
         Ferry__Handover__V1__Hello hello = FERRY__HANDOVER__V1__HELLO__INIT;
         mig_message message = FERRY__HANDOVER__V1__MESSAGE__INIT;
         uint8_t nonce[NONCE_SIZE];
         int r;
 
-        r = copy_identity(l, identity);
-        if (r < 0)
-                return r;
         r = random_bytes(nonce, sizeof(nonce));
         if (r < 0)
                 return r;
@@ -428,6 +458,19 @@ int mig_link_greet(mig_link *l, const mig_link_identity *identity) {
         r = mig_link_send(l, &message);
         update_events(l);
         return r;
+}
+
+int mig_link_greet(mig_link *l, const mig_link_identity *identity, ferry_error *reterr) {
+        int r = copy_identity(l, identity);
+
+        if (r == 0 && identity->encryption != TLS_NONE) {
+                r = go_under_tls(l, reterr);
+                if (r < 0)
+                        return r;
+        }
+        if (r == 0)
+                r = say_hello(l, identity);
+        return r < 0 ? ferry_error_set_errno(reterr, r, "migration socket") : 0;
 }
 
 void mig_link_pause(mig_link *l) {
@@ -467,25 +510,32 @@ int mig_link_dup(const mig_link *l, int *ret_fd) {
         return 0;
 }
 
+static int wire_of(const mig_link *l) {
+        return l->tunnel ? tls_tunnel_get_wire(l->tunnel) : l->fd;
+}
+
 uint64_t mig_link_moved(const mig_link *l) {
-        return socket_moved(l->fd);
+        return socket_moved(wire_of(l));
 }
 
 bool mig_link_waits(const mig_link *l) {
-        return socket_waits(l->fd);
+        return socket_waits(wire_of(l)) || (l->tunnel && socket_waits(l->fd));
 }
 
 uint64_t mig_link_round_trip_usec(const mig_link *l) {
         struct tcp_info info = { 0 };
         socklen_t n = sizeof(info);
 
-        if (getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
+        if (getsockopt(wire_of(l), IPPROTO_TCP, TCP_INFO, &info, &n) < 0)
                 return 0;
         return info.tcpi_rtt;
 }
 
 void mig_link_shutdown(mig_link *l) {
-        (void)shutdown(l->fd, SHUT_RDWR);
+        if (l->tunnel)
+                tls_tunnel_shutdown(l->tunnel);
+        else
+                (void)shutdown(l->fd, SHUT_RDWR);
 }
 
 mig_link *mig_link_free(mig_link *l) {
@@ -494,6 +544,7 @@ mig_link *mig_link_free(mig_link *l) {
         l->freed = true;
         l->io = sd_event_source_disable_unref(l->io);
         l->fd = fd_close(l->fd);
+        l->tunnel = tls_tunnel_free(l->tunnel);
         link_unref(l);
         return NULL;
 }

@@ -13,6 +13,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "handover.pb-c.h"
+#include "tls/kind.h"
 
 #define MIG_LINK_MESSAGE_MAX 65536U
 
@@ -28,6 +29,7 @@ typedef struct mig_link_identity {
         size_t n_options;
         uint32_t relay_version; /* 0: no relay */
         uint32_t channel;       /* 0: the handover's */
+        tls_kind encryption;    /* then all of it, the hello too, is under TLS */
         /* The memory went over an earlier connection; digest and options may be forgotten. */
         bool settled_before;
 } mig_link_identity;
@@ -46,7 +48,9 @@ int mig_link_new(sd_event *event, int fd_consume, const mig_link_handlers *handl
                  mig_link **ret);
 
 /* Sends our hello and waits for the peer's. What `identity` points to is copied. */
-int mig_link_greet(mig_link *l, const mig_link_identity *identity);
+int mig_link_greet(mig_link *l, const mig_link_identity *identity, ferry_error *reterr);
+/* Why what is under it broke; NULL: not known. The caller frees. */
+char *mig_link_get_problem(mig_link *l);
 
 void mig_link_pause(mig_link *l);
 void mig_link_listen(mig_link *l);

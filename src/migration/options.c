@@ -117,8 +117,6 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
 static int check_built(const InitializeOptions *m, ferry_error *reterr) {
         if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
                 return not_built(reterr, "postcopy");
-        if (m->encryption != ENCRYPTION__ENCRYPTION_NONE)
-                return not_built(reterr, "encryption");
         return 0;
 }
 
@@ -156,6 +154,7 @@ int migration_options_parse(const InitializeOptions *m, migration_options *ret,
                 return r;
         options.handover = m->handover;
         options.slow_move = m->prepare_memory_transfer_mode;
+        options.encryption = (tls_kind)m->encryption;
         options.trace = m->perf_tracing_enabled;
         options.verify_memory = m->verify_memory;
         options.checksums = m->checksum_verification;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "migration.pb-c.h"
+#include "tls/kind.h"
 
 typedef struct migration_options {
         Handover handover;
@@ -27,7 +28,8 @@ typedef struct migration_options {
         bool verify_memory;
         bool checksums;            /* checksum_verification */
         uint32_t compress_workers; /* 0: nothing is compressed */
-        uint32_t channels;         /* connections, 1 to RELAY_CHANNELS_MAX */
+        tls_kind encryption;
+        uint32_t channels; /* connections, 1 to RELAY_CHANNELS_MAX */
 } migration_options;
 
 /* prepare_memory_transfer_mode multiplies the setup, wait and finalize limits by this. */

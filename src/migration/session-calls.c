@@ -323,7 +323,7 @@ static int check_export(session *s, const char *id, const InitializeOptions *mes
                                        vm_state == SANDBOX_VM_PAUSED
                                                ? "the VM is paused: resume it first"
                                                : "there is no running VM to migrate");
-        return 0;
+        return encrypt_check(ret_options->encryption, reterr);
 }
 
 void session_export(session *s, const char *id, const InitializeOptions *message,

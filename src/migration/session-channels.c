@@ -40,12 +40,12 @@ int session_check_channels(const session *s, ferry_error *reterr) {
                                s->id, s->options.channels, n_missing(s));
 }
 
-int session_greet_all(session *s, mig_link_identity *identity) {
-        int r = mig_link_greet(s->link, identity);
+int session_greet_all(session *s, mig_link_identity *identity, ferry_error *reterr) {
+        int r = mig_link_greet(s->link, identity, reterr);
 
         for (size_t i = 0; r == 0 && i < s->n_channels; i++) {
                 identity->channel = (uint32_t)i + 1;
-                r = mig_link_greet(s->channels[i], identity);
+                r = mig_link_greet(s->channels[i], identity, reterr);
         }
         return r;
 }

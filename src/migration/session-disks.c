@@ -45,6 +45,13 @@ static void answer(session_disk *d, int r, const ferry_error *error) {
                 reply(r, error, d->userdata);
 }
 
+static void close_socket(session_disk *d) {
+        d->fd = fd_close(d->fd);
+        if (d->tunnel)
+                tls_tunnel_shutdown(d->tunnel);
+        d->tunnel = tls_tunnel_free(d->tunnel);
+}
+
 void session_drop_disks(session *s) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         int r = ferry_error_set(&error, FERRY_CANCELLED, -ECANCELED, "the session is over");
@@ -53,8 +60,8 @@ void session_drop_disks(session *s) {
                 session_disk *d = &s->disks[--s->n_disks];
 
                 answer(d, r, &error);
-                fd_close(d->fd);
                 pump_free(d->pump);
+                close_socket(d);
         }
         if (s->nbd_asked)
                 remove_listener(s);
@@ -196,6 +203,25 @@ static int serve(session *s, session_disk *d, ferry_error *reterr) {
         return 0;
 }
 
+static int take_socket(session *s, session_disk *d, int fd_consume, ferry_error *reterr) {
+        encrypt_options options = {
+                .kind = s->options.encryption,
+                .source = session_is_source(s),
+                .session_id = s->id,
+                .purpose = d->serial,
+        };
+        int r;
+
+        close_socket(d); /* of a try that did not work */
+        d->fd = fd_consume;
+        if (options.kind == TLS_NONE)
+                return 0;
+        memcpy(options.secret, s->secret, sizeof(options.secret));
+        r = encrypt_start(&d->fd, &options, &d->tunnel, reterr);
+        explicit_bzero(&options, sizeof(options));
+        return r;
+}
+
 void session_disk_socket(session *s, const char *id, const char *serial, int fd_consume,
                          session_reply reply, void *userdata) {
         _cleanup_(closep) int fd = fd_consume;
@@ -205,17 +231,20 @@ void session_disk_socket(session *s, const char *id, const char *serial, int fd_
 
         if (r == 0 && session_is_source(s)) {
                 d = add(s, serial);
-                if (d) {
-                        d->fd = TAKE_FD(fd);
-                        reply(0, NULL, userdata);
-                        return;
+                if (!d)
+                        r = ferry_error_set(&error, FERRY_RESOURCE_EXHAUSTED, -ENOSPC,
+                                            "too many disks");
+                else {
+                        r = take_socket(s, d, TAKE_FD(fd), &error);
+                        if (r < 0)
+                                s->n_disks--;
                 }
-                r = ferry_error_set(&error, FERRY_RESOURCE_EXHAUSTED, -ENOSPC, "too many disks");
         } else if (r == 0) {
                 d = find(s, serial);
-                r = serve(s, d, &error);
+                r = take_socket(s, d, TAKE_FD(fd), &error);
+                if (r == 0)
+                        r = serve(s, d, &error);
                 if (r == 0) {
-                        d->fd = TAKE_FD(fd);
                         d->reply = reply;
                         d->userdata = userdata;
                         return;

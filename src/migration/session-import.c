@@ -58,6 +58,9 @@ static int check_import(session *s, const char *id, const char *sandbox_name, co
         r = migration_options_parse(state->message->options, ret_options, reterr);
         if (r < 0)
                 return ferry_error_prefix(reterr, r, "config");
+        r = encrypt_check(ret_options->encryption, reterr);
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(state);
         return 0;
 }
@@ -88,7 +91,7 @@ static int commit(session *s, const char *id, const migration_options *options,
         if (r == 0)
                 r = journal_begin(s->journal, id, false,
                                   options->handover == HANDOVER__HANDOVER_DIRECT,
-                                  m->session_secret.data);
+                                  options->encryption, m->session_secret.data);
         if (r < 0) {
                 if (copy)
                         initialize_options__free_unpacked(copy, NULL);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/pump.h"
 #include "migration/audit.h"
+#include "migration/encrypt.h"
 #include "migration/incoming.h"
 #include "migration/link.h"
 #include "migration/options.h"
@@ -34,6 +35,7 @@ typedef struct waiter {
 /* A writable disk that goes over a socket of its own. */
 typedef struct session_disk {
         char serial[VM_CONFIG_SERIAL_MAX + 1];
+        tls_tunnel *tunnel;  /* NULL: not encrypted */
         int fd;              /* its socket, until QEMU or the pump has it */
         bool asked;          /* at the destination: it was given one */
         session_reply reply; /* to who gave it, when QEMU serves the disk; NULL: nobody waits */
@@ -239,7 +241,7 @@ bool session_wants_channel(const session *s);
 int session_add_channel(session *s, int fd_consume, ferry_error *reterr);
 /* Before the transfer begins: -EPROTO while some are missing. */
 int session_check_channels(const session *s, ferry_error *reterr);
-int session_greet_all(session *s, mig_link_identity *identity);
+int session_greet_all(session *s, mig_link_identity *identity, ferry_error *reterr);
 /* One more has proved whose it is: whether that was the last. */
 bool session_all_greeted(session *s);
 /* Their number; the descriptors are the caller's, also those of a failure, told by *ret_r. */

@@ -42,7 +42,8 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
                                            &s->n_exported, s->state_digest, &own);
         if (r == 0) {
                 r = journal_begin(s->journal, s->id, true,
-                                  s->options.handover == HANDOVER__HANDOVER_DIRECT, s->secret);
+                                  s->options.handover == HANDOVER__HANDOVER_DIRECT,
+                                  s->options.encryption, s->secret);
                 if (r < 0)
                         ferry_error_set_errno(&own, r, "journal");
         }

@@ -41,6 +41,7 @@ int session_recover(session *s, bool running, ferry_error *reterr) {
         migration_options_init(&options);
         if (js->direct)
                 options.handover = HANDOVER__HANDOVER_DIRECT;
+        options.encryption = js->encryption;
         session_begin(s, js->session_id, js->source, &options);
         memcpy(s->secret, js->secret, DIGEST_SIZE);
         s->had_socket = true;

@@ -13,17 +13,22 @@ static int start_timer(session *s, sd_event_source **source, uint64_t usec,
                                           TIMER_ACCURACY_USEC, handler, s);
 }
 
-static int greet(mig_link *link, bool source, const char *id, const uint8_t secret[DIGEST_SIZE]) {
+static int greet(mig_link *link, bool source, const char *id, tls_kind encryption,
+                 const uint8_t secret[DIGEST_SIZE]) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         mig_link_identity identity = {
                 .source = source,
                 .session_id = id,
                 .settled_before = true,
+                .encryption = encryption,
         };
         int r;
 
         memcpy(identity.secret, secret, DIGEST_SIZE);
-        r = mig_link_greet(link, &identity);
+        r = mig_link_greet(link, &identity, &error);
         explicit_bzero(&identity, sizeof(identity));
+        if (r < 0)
+                log_error("session %s: %s", id, ferry_error_message(&error));
         return r;
 }
 
@@ -47,9 +52,8 @@ void session_rejoin(session *s) {
         s->peer_lost = false;
         r = start_timer(s, &s->rejoin_timer, HELLO_USEC, on_no_hello);
         if (r >= 0)
-                r = greet(s->link, session_is_source(s), s->id, s->secret);
+                r = greet(s->link, session_is_source(s), s->id, s->options.encryption, s->secret);
         if (r < 0) {
-                log_error("session %s: migration socket: %s", s->id, strerror(-r));
                 session_close_link(s);
         }
 }
@@ -127,7 +131,7 @@ int session_answer_for(session *s, const journal_session *js, int fd_consume) {
                 return r;
         r = start_timer(s, &s->answer_timer, ANSWER_USEC, on_answer_timer);
         if (r >= 0)
-                r = greet(s->answer, js->source, js->session_id, js->secret);
+                r = greet(s->answer, js->source, js->session_id, js->encryption, js->secret);
         if (r < 0)
                 end_answer(s);
         return r < 0 ? r : 0;

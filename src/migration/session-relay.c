@@ -17,6 +17,7 @@ static void log_figures(const session *s) {
 }
 
 bool session_look_at_relay(session *s) {
+        _cleanup_(freep) char *below = NULL;
         const char *problem = NULL;
         relay_state state;
 
@@ -32,6 +33,9 @@ bool session_look_at_relay(session *s) {
                 mig_link_release(s->link);
                 return false;
         }
+        below = mig_link_get_problem(s->link);
+        if (below)
+                problem = below;
         if (s->state == MIG_S_COPYING || s->state == MIG_D_LOADING) {
                 session_set_reason(s, FERRY_UNAVAILABLE, "%s", problem);
                 session_post(s, MIG_EV_TRANSFER_FAILED);

@@ -140,6 +140,7 @@ static const char *yes(bool value) {
 
 /* As they are in force, defaults too. */
 static void note_options(trace_facts *facts, const session *s) {
+        static const char *const encryptions[_TLS_KIND_MAX] = { "none", "psk", "x509" };
         const migration_options *o = &s->options;
 
         trace_set_fact(facts, "handover", "%s",
@@ -163,6 +164,7 @@ static void note_options(trace_facts *facts, const session *s) {
         trace_set_fact(facts, "checksums", "%s", yes(o->checksums));
         if (o->compress_workers > 0)
                 trace_set_fact(facts, "compress_workers", "%u", o->compress_workers);
+        trace_set_fact(facts, "encryption", "%s", encryptions[o->encryption]);
         trace_set_fact(facts, "channels", "%u", o->channels);
         trace_set_fact(facts, "verify_memory", "%s", yes(o->verify_memory));
         trace_set_fact(facts, "extended_timeouts", "%s", yes(o->slow_move));

@@ -9,6 +9,7 @@
 #include "relay/frame.h"
 
 #define GREETING_USEC    (10 * USEC_PER_SEC)
+#define DRAIN_USEC       (1 * USEC_PER_SEC)
 #define RETRY_USEC       (2 * USEC_PER_SEC)
 #define CALLER_WAIT_USEC (60 * USEC_PER_SEC)
 
@@ -60,6 +61,7 @@ void session_start_timer(session *s, uint64_t usec, mig_event event) {
 /* ---- the session's own life ---- */
 
 static void greet(session *s) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         _cleanup_(freep) uint8_t *options = NULL;
         size_t n_options = 0;
         mig_link_identity identity = { .source = session_is_source(s), .session_id = s->id };
@@ -82,10 +84,11 @@ static void greet(session *s) {
         if (migration_options_want_relay(&s->options))
                 identity.relay_version = RELAY_VERSION;
         session_start_timer(s, session_limit_usec(s, GREETING_USEC), MIG_EV_LINK_LOST);
-        r = session_greet_all(s, &identity);
+        identity.encryption = s->options.encryption;
+        r = session_greet_all(s, &identity, &error);
         explicit_bzero(&identity, sizeof(identity));
         if (r < 0) {
-                session_set_reason(s, FERRY_UNAVAILABLE, "migration socket: %s", strerror(-r));
+                session_set_reason(s, (ferry_code)error.code, "%s", ferry_error_message(&error));
                 session_post(s, MIG_EV_TRANSFER_FAILED);
         }
 }
@@ -495,6 +498,7 @@ session *session_free(session *s) {
         s->waiter_timer = sd_event_source_disable_unref(s->waiter_timer);
         trace_done(&s->trace);
         journal_free(s->journal);
+        tls_tunnel_drain_all(DRAIN_USEC);
         free(s);
         return NULL;
 }

@@ -439,8 +439,8 @@ static void test_the_hello_knows_its_peer(void **state) {
                         other.options = (const uint8_t *)"x";
                         other.n_options = 1;
                 }
-                assert_int_equal(mig_link_greet(a.link, &id), 0);
-                assert_int_equal(mig_link_greet(b.link, &other), 0);
+                assert_int_equal(mig_link_greet(a.link, &id, NULL), 0);
+                assert_int_equal(mig_link_greet(b.link, &other, NULL), 0);
                 if (i > 0) {
                         while (!a.broken && !b.broken)
                                 assert_true(sd_event_run(event, UINT64_MAX) >= 0);
@@ -464,6 +464,47 @@ static void test_the_hello_knows_its_peer(void **state) {
         sd_event_unref(event);
 }
 
+/* The same under TLS: what is wrong is found there, or in the hello within. */
+static void test_the_link_under_tls(void **state) {
+        static const char *const wrong[] = { NULL, "this session's key", "this session's key",
+                                             "TLS", "TLS" };
+        mig_link_identity id = { .source = true, .session_id = "one", .encryption = TLS_PSK };
+        sd_event *event = NULL;
+
+        assert_true(sd_event_new(&event) >= 0);
+        for (int i = 0; i < 5; i++) {
+                mig_link_identity other = id, own = id;
+                side a, b;
+                int pair[2];
+
+                assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+                make_link(event, &a, pair[0]);
+                make_link(event, &b, pair[1]);
+                other.source = false;
+                if (i == 1)
+                        other.secret[0] ^= 1;
+                if (i == 2)
+                        other.session_id = "two";
+                if (i == 3) /* a downgrade */
+                        other.encryption = TLS_NONE;
+                if (i == 4)
+                        own.encryption = TLS_NONE;
+                assert_int_equal(mig_link_greet(a.link, &own, NULL), 0);
+                assert_int_equal(mig_link_greet(b.link, &other, NULL), 0);
+                if (i > 0) {
+                        while (!a.broken || !b.broken)
+                                assert_true(sd_event_run(event, UINT64_MAX) >= 0);
+                        if (!strstr(a.reason, wrong[i]) && !strstr(b.reason, wrong[i]))
+                                fail_msg("%d: %s; %s", i, a.reason, b.reason);
+                        assert_false(a.greeted || b.greeted);
+                } else
+                        run_until(event, &a.greeted, &b.greeted);
+                mig_link_free(a.link);
+                mig_link_free(b.link);
+        }
+        sd_event_unref(event);
+}
+
 /* Reads to the byte: what follows the proof is QEMU's. */
 static void test_the_link_leaves_the_stream_alone(void **state) {
         sd_event *event = NULL;
@@ -477,8 +518,8 @@ static void test_the_link_leaves_the_stream_alone(void **state) {
         make_link(event, &a, pair[0]);
         make_link(event, &b, pair[1]);
         other.source = false;
-        assert_int_equal(mig_link_greet(a.link, &id), 0);
-        assert_int_equal(mig_link_greet(b.link, &other), 0);
+        assert_int_equal(mig_link_greet(a.link, &id, NULL), 0);
+        assert_int_equal(mig_link_greet(b.link, &other, NULL), 0);
         while (!a.greeted)
                 assert_true(sd_event_run(event, UINT64_MAX) >= 0);
         assert_int_equal(mig_link_dup(a.link, &fd), 0);
@@ -515,7 +556,7 @@ static void test_the_link_survives_garbage(void **state) {
 
                 assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
                 make_link(event, &a, pair[0]);
-                assert_int_equal(mig_link_greet(a.link, &id), 0);
+                assert_int_equal(mig_link_greet(a.link, &id, NULL), 0);
                 for (size_t k = 0; k < sizes[i]; k++) { /* byte by byte */
                         assert_int_equal(fd_write_all(pair[1], garbage[i] + k, 1), 0);
                         while (sd_event_run(event, 0) > 0)
@@ -544,6 +585,7 @@ int main(void) {
                 cmocka_unit_test(test_only_connected_stream_sockets),
                 cmocka_unit_test(test_a_descriptor_comes_out_of_a_process),
                 cmocka_unit_test(test_the_hello_knows_its_peer),
+                cmocka_unit_test(test_the_link_under_tls),
                 cmocka_unit_test(test_the_link_leaves_the_stream_alone),
                 cmocka_unit_test(test_the_link_survives_garbage),
         };

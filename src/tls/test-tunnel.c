@@ -210,6 +210,30 @@ static void freed_it_sends_the_rest(void **state) {
         free(data);
 }
 
+/* There is no room for the end behind what was written: it still comes, and is no cut. */
+static void a_slow_reader_sees_a_clean_end(void **state) {
+        tls_options client = options_of(TLS_CLIENT, 7), server = options_of(TLS_SERVER, 7);
+        uint8_t *data = noise(BULK);
+        int wire[2], small = 1;
+        pthread_t thread;
+        writer w;
+        both b = { .n_fds = count_fds() };
+
+        pair(wire);
+        for (size_t i = 0; i < 2; i++)
+                assert_int_equal(setsockopt(wire[i], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)),
+                                 0);
+        b.client = start(wire[0], &client, &b.plain[0]);
+        b.server = start(wire[1], &server, &b.plain[1]);
+        w = (writer){ b.plain[0], data, BULK };
+        assert_int_equal(pthread_create(&thread, NULL, write_it, &w), 0);
+        read_it(b.plain[1], data, BULK);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        expect_no_problem(b.server);
+        stop(&b);
+        free(data);
+}
+
 static void freed_in_the_handshake(void **state) {
         tls_options client = options_of(TLS_CLIENT, 7);
         size_t n_fds = count_fds();
@@ -575,6 +599,7 @@ int main(void) {
                 cmocka_unit_test(carries_both_ways_at_once),
                 cmocka_unit_test(a_byte_does_not_wait),
                 cmocka_unit_test(freed_it_sends_the_rest),
+                cmocka_unit_test(a_slow_reader_sees_a_clean_end),
                 cmocka_unit_test(freed_in_the_handshake),
                 cmocka_unit_test(both_ends_know_the_same_binding),
                 cmocka_unit_test(another_key_is_refused),

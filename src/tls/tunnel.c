@@ -23,8 +23,8 @@
 #define BUFFER_SIZE (64U << 10)
 /* AES-GCM: a key is good for 2^24 records of 16 KiB; long before that comes a new one. */
 #define REKEY_BYTES (UINT64_C(64) << 30)
-/* A peer that does not end a connection that we are through with. */
-#define LINGER_MS 5000
+/* For a peer that does not end a connection that we are through with. */
+#define LINGER_USEC (5 * USEC_PER_SEC)
 
 typedef struct buffer {
         uint8_t bytes[BUFFER_SIZE];
@@ -39,10 +39,11 @@ struct tls_tunnel {
         SSL_CTX *context;
         SSL *ssl;
         tls_keeper *keeper;
-        bool owner_gone;
+        uint64_t deadline_usec; /* 0: its owner still has it */
 
         buffer out, in; /* to the wire, to the owner */
         bool out_ended, in_ended, out_closed, in_closed;
+        bool has_sent;  /* all that it ever will */
         bool in_failed; /* what came before is still passed on */
         bool wire_full; /* the last write found no room */
         bool plain_full;
@@ -54,8 +55,8 @@ struct tls_tunnel {
         char problem[256];
 };
 
-/* Of all tunnels: those whose thread has something to send. */
-static atomic_uint n_running;
+/* Of all tunnels: those that have not sent all that they ever will. */
+static atomic_uint n_sending;
 
 static void unref(tls_tunnel *t) {
         if (atomic_fetch_sub(&t->n_ref, 1) > 1)
@@ -94,10 +95,10 @@ static void note_failure(tls_tunnel *t, int reason) {
 }
 
 /* Negative: the connection is of no more use. */
-static int wants(tls_tunnel *t, int result, bool *ret_full) {
+static int wants(tls_tunnel *t, int result) {
         int reason = SSL_get_error(t->ssl, result), saved = errno;
 
-        *ret_full = reason == SSL_ERROR_WANT_WRITE;
+        t->wire_full |= reason == SSL_ERROR_WANT_WRITE;
         if (reason == SSL_ERROR_WANT_READ || reason == SSL_ERROR_WANT_WRITE)
                 return 0;
         if (reason == SSL_ERROR_ZERO_RETURN)
@@ -109,16 +110,21 @@ static int wants(tls_tunnel *t, int result, bool *ret_full) {
 
 static bool wait_for(tls_tunnel *t, short plain_events, short wire_events) {
         struct pollfd p[] = {
-                { .fd = t->owner_gone ? -1 : t->free_fd, .events = POLLIN },
+                { .fd = t->deadline_usec ? -1 : t->free_fd, .events = POLLIN },
                 { .fd = wire_events ? t->wire : -1, .events = wire_events },
                 { .fd = plain_events ? t->plain : -1, .events = plain_events },
         };
-        int k = poll(p, ELEMENTS(p), t->owner_gone ? LINGER_MS : -1);
+        uint64_t now = t->deadline_usec ? now_usec() : 0;
+        int k;
 
+        if (t->deadline_usec && now >= t->deadline_usec)
+                return false;
+        k = poll(p, ELEMENTS(p),
+                 t->deadline_usec ? (int)((t->deadline_usec - now) / USEC_PER_MSEC) + 1 : -1);
         if (k < 0)
                 return errno == EINTR;
         if (p[0].revents) {
-                t->owner_gone = true;
+                t->deadline_usec = now_usec() + LINGER_USEC;
                 (void)shutdown(t->plain, SHUT_RD); /* what was written is still read */
         }
         return k > 0;
@@ -126,16 +132,16 @@ static bool wait_for(tls_tunnel *t, short plain_events, short wire_events) {
 
 static bool shake_hands(tls_tunnel *t) {
         for (;;) {
-                bool full;
                 int k;
 
                 ERR_clear_error();
+                t->wire_full = false;
                 k = SSL_do_handshake(t->ssl);
                 if (k == 1)
                         return true;
-                if (wants(t, k, &full) < 0)
+                if (wants(t, k) < 0)
                         return false;
-                if (!wait_for(t, 0, full ? POLLOUT : POLLIN))
+                if (!wait_for(t, 0, t->wire_full ? POLLOUT : POLLIN))
                         return false;
         }
 }
@@ -168,28 +174,31 @@ static progress read_plain(tls_tunnel *t) {
 }
 
 static progress write_wire(tls_tunnel *t) {
-        size_t n;
-        int k;
+        progress did = STUCK;
 
         t->wire_full = false;
-        if (is_empty(&t->out))
-                return STUCK;
-        ERR_clear_error();
-        k = SSL_write_ex(t->ssl, t->out.bytes + t->out.begin, t->out.end - t->out.begin, &n);
-        if (k != 1)
-                return wants(t, k, &t->wire_full) < 0 ? OVER : STUCK;
-        t->out.begin += n;
-        t->n_written += n;
-        if (t->n_written >= REKEY_BYTES) {
-                t->n_written = 0;
-                (void)SSL_key_update(t->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+        while (!is_empty(&t->out)) {
+                size_t n;
+                int k;
+
+                ERR_clear_error();
+                k = SSL_write_ex(t->ssl, t->out.bytes + t->out.begin, t->out.end - t->out.begin,
+                                 &n);
+                if (k != 1)
+                        return wants(t, k) < 0 ? OVER : did;
+                did = MOVED;
+                t->out.begin += n;
+                t->n_written += n;
+                if (t->n_written >= REKEY_BYTES) {
+                        t->n_written = 0;
+                        (void)SSL_key_update(t->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+                }
         }
-        return MOVED;
+        return did;
 }
 
 static progress read_wire(tls_tunnel *t) {
         size_t n = 0;
-        bool full;
         int k, r;
 
         if (t->in_ended || !is_empty(&t->in))
@@ -202,7 +211,7 @@ static progress read_wire(tls_tunnel *t) {
                 k = SSL_read_ex(t->ssl, t->in.bytes + t->in.end, sizeof(t->in.bytes) - t->in.end,
                                 &n);
                 if (k != 1) {
-                        r = wants(t, k, &full);
+                        r = wants(t, k);
                         if (r == -ENODATA)
                                 t->in_ended = true;
                         t->in_failed = r < 0 && r != -ENODATA;
@@ -232,13 +241,26 @@ static progress write_plain(tls_tunnel *t) {
         return MOVED;
 }
 
+static void note_sent(tls_tunnel *t) {
+        if (!t->has_sent)
+                atomic_fetch_sub(&n_sending, 1);
+        t->has_sent = true;
+}
+
 /* The ends pass through, each way for itself. */
 static progress pass_ends(tls_tunnel *t) {
         if (t->out_ended && is_empty(&t->out) && !t->out_closed) {
-                t->out_closed = true;
+                int k;
+
                 ERR_clear_error();
-                (void)SSL_shutdown(t->ssl);
+                k = SSL_shutdown(t->ssl); /* 0: ours is out, the peer's is not here */
+                if (k < 0 && SSL_get_error(t->ssl, k) == SSL_ERROR_WANT_WRITE) {
+                        t->wire_full = true;
+                        return STUCK;
+                }
+                t->out_closed = true;
                 (void)shutdown(t->wire, SHUT_WR);
+                note_sent(t);
         }
         if (t->in_ended && is_empty(&t->in) && !t->in_closed) {
                 t->in_closed = true;
@@ -288,7 +310,7 @@ static void *run(void *userdata) {
         }
         (void)shutdown(t->plain, SHUT_RDWR);
         (void)shutdown(t->wire, SHUT_RDWR);
-        atomic_fetch_sub(&n_running, 1);
+        note_sent(t);
         unref(t);
         return NULL;
 }
@@ -307,10 +329,10 @@ static int start_thread(tls_tunnel *t) {
         sigfillset(&all);
         (void)pthread_sigmask(SIG_SETMASK, &all, &before);
         atomic_fetch_add(&t->n_ref, 1);
-        atomic_fetch_add(&n_running, 1);
+        atomic_fetch_add(&n_sending, 1);
         r = pthread_create(&thread, &attributes, run, t);
         if (r != 0) {
-                atomic_fetch_sub(&n_running, 1);
+                atomic_fetch_sub(&n_sending, 1);
                 atomic_fetch_sub(&t->n_ref, 1);
         }
         (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -323,7 +345,9 @@ static int start_thread(tls_tunnel *t) {
 static int set_up(tls_tunnel *t, const tls_options *options, ferry_error *reterr) {
         int r, flags = fcntl(t->wire, F_GETFL);
 
-        if (t->free_fd < 0 || flags < 0 || fcntl(t->wire, F_SETFL, flags | O_NONBLOCK) < 0)
+        if (t->free_fd < 0)
+                return ferry_error_set_errno(reterr, -EMFILE, "TLS");
+        if (flags < 0 || fcntl(t->wire, F_SETFL, flags | O_NONBLOCK) < 0)
                 return ferry_error_set_errno(reterr, -errno, "TLS");
         r = tls_context_new(options, &t->context, &t->keeper, reterr);
         if (r < 0)
@@ -419,6 +443,6 @@ tls_tunnel *tls_tunnel_free(tls_tunnel *t) {
 void tls_tunnel_drain_all(uint64_t timeout_usec) {
         uint64_t deadline = now_usec() + timeout_usec;
 
-        while (atomic_load(&n_running) > 0 && now_usec() < deadline)
+        while (atomic_load(&n_sending) > 0 && now_usec() < deadline)
                 (void)poll(NULL, 0, 1);
 }

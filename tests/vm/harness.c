@@ -128,6 +128,8 @@ void pair_start(pair *p, unsigned rate, unsigned wss) {
         initialize_options__init(&p->options);
         memory_transfer_throttle_params__init(&p->throttle);
         p->options.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
+        if (getenv("FERRY_TEST_ENCRYPTED"))
+                p->options.encryption = ENCRYPTION__ENCRYPTION_PSK;
         strcpy(p->folder, "/tmp/ferry-vm-XXXXXX");
         assert_non_null(mkdtemp(p->folder));
         make_host(p, &p->a, "a");

@@ -29,7 +29,8 @@ typedef struct pair {
         MemoryTransferThrottleParams throttle;
 } pair;
 
-/* The guest writes `rate` pages a second over `wss` pages. */
+/* The guest writes `rate` pages a second over `wss` pages. With FERRY_TEST_ENCRYPTED in the
+ * environment its sessions are. */
 void pair_start(pair *p, unsigned rate, unsigned wss);
 /* Ends everything and checks that nothing is left: no process, no socket. */
 void pair_end(pair *p);
