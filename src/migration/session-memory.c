@@ -54,11 +54,12 @@ static void on_source_digest(int r, const uint8_t *digest, void *userdata) {
         session *s = userdata;
 
         keep(s, r, digest);
-        if (s->state != MIG_S_OFFERED)
-                return;
-        if (r < 0)
+        if (s->state == MIG_S_SPENT) { /* the VM has ended meanwhile: the other copy is the last */
+                s->offered_usec = now_usec();
+                session_say_offer(s);
+        } else if (s->state == MIG_S_OFFERED && r < 0)
                 source_failed(s, r);
-        else
+        else if (s->state == MIG_S_OFFERED)
                 offer_now(s);
 }
 
