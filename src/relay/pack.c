@@ -84,7 +84,7 @@ void relay_pack(relay_packer *p, const relay_level *level, relay_block *block) {
         }
         k = ZSTD_compressCCtx(p->c, block->packed, n - n / 16, block->plain, n, at);
         if (ZSTD_isError(k) || k >= n) {
-                if (n == RELAY_PAYLOAD_MAX) { /* a short one says nothing of those behind it */
+                if (n >= RELAY_PACK_MAX) { /* a short one says nothing of those behind it */
                         p->skip = p->next_skip;
                         p->next_skip = p->next_skip * 2 + !p->next_skip;
                         p->next_skip = p->next_skip < SKIP_MAX ? p->next_skip : SKIP_MAX;

@@ -20,6 +20,10 @@ void relay_level_note(relay_level *l, relay_wait wait);
 /* As zstd counts; 0: blocks go as they are. */
 int relay_level_get(const relay_level *l);
 
+/* Blocks that are to be compressed: what is in the queue when the guest is stopped is waited for.
+ */
+#define RELAY_PACK_MAX 32768U
+
 typedef struct relay_packer relay_packer;
 
 int relay_packer_new(relay_packer **ret);

@@ -124,6 +124,7 @@ static void count(way *w, const relay_header *h) {
 static void *read_local(void *userdata) {
         way *w = userdata;
         relay *r = w->relay;
+        size_t n_most = w->n_workers > 0 ? RELAY_PACK_MAX : RELAY_PAYLOAD_MAX;
 
         for (;;) {
                 relay_block *block = relay_blocks_fill(&w->blocks);
@@ -131,7 +132,7 @@ static void *read_local(void *userdata) {
 
                 if (!block)
                         return NULL;
-                k = relay_read_some(r->local, block->plain, RELAY_PAYLOAD_MAX, r->stop_fd);
+                k = relay_read_some(r->local, block->plain, n_most, r->stop_fd);
                 if (k == -ECONNRESET) /* it closed, and had not read everything */
                         k = 0;
                 if (k < 0) {
