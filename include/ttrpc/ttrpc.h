@@ -169,8 +169,8 @@ typedef struct ttrpc_call_options {
 
 /* The end of a call, exactly once. r 0: the peer answered, with `status` (a code other than OK
  * comes without payload). Negative: no answer: -ETIMEDOUT, -ENOTCONN (the connection is gone),
- * -EPROTO (an answer that makes no sense), -EMSGSIZE (one over 4 MiB); `status` says the same as a
- * gRPC code. All arguments are borrowed. */
+ * -EPROTO (an answer that makes no sense), -EMSGSIZE (one that is too long); `status` says the same
+ * as a gRPC code. All arguments are borrowed. */
 typedef void (*ttrpc_reply_handler)(int r, const ttrpc_status *status, const uint8_t *payload,
                                     size_t n, void *userdata);
 /* One message of a stream. */
@@ -179,6 +179,10 @@ typedef void (*ttrpc_message_handler)(const uint8_t *payload, size_t n, void *us
 /* A connected stream socket; taken on every path. */
 int ttrpc_client_new(int fd_consume, ttrpc_client **ret);
 int ttrpc_client_connect(const char *unix_path, ttrpc_client **ret);
+/* Of a peer that is not trusted: a longer answer or message than `n` bytes (default and most: 4
+ * MiB) ends its call with -EMSGSIZE, and is not decoded: that may take many times as much memory.
+ */
+void ttrpc_client_set_answer_max(ttrpc_client *client, size_t n);
 /* Ends all calls with -ENOTCONN first. Legal from a callback. */
 ttrpc_client *ttrpc_client_free(ttrpc_client *client);
 

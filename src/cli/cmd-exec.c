@@ -23,10 +23,12 @@
 
 #define CALL_USEC   (60 * USEC_PER_SEC)
 #define SILENT_USEC (2 * USEC_PER_SEC)
-#define RETRY_MSEC  50
-#define CHUNK       16384U
-#define HOPS_MAX    8U
-#define PATH_GUEST  "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+/* One that moves back at this moment is for an instant neither here nor there. */
+#define GONE_USEC  (500 * USEC_PER_MSEC)
+#define RETRY_MSEC 50
+#define CHUNK      16384U
+#define HOPS_MAX   8U
+#define PATH_GUEST "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 typedef struct exec_values {
         bool terminal;
@@ -285,7 +287,7 @@ static int attach_at(execution *e, const char *root) {
         if (r == 0)
                 r = ttrpc_client_connect(socket, &shim);
         if (r < 0)
-                return r;
+                return r == -ENOENT ? -EAGAIN : r; /* the next shim has not come so far */
         q.id = e->id;
         q.in = e->fifos.paths[0];
         q.out = e->fifos.paths[1];
@@ -352,7 +354,7 @@ static void find_shim_again(execution *e) {
         while ((r = attach_somewhere(e)) < 0) {
                 bool late = now_usec() - began > SILENT_USEC;
 
-                if (r == -ENOENT || (r == -ESRCH && late))
+                if ((r == -ENOENT && now_usec() - began > GONE_USEC) || (r == -ESRCH && late))
                         ferry_error_set(&error, FERRY_UNAVAILABLE, r,
                                         "%s has ended, and the program with it", e->name);
                 else if (late && !said) {

@@ -109,8 +109,8 @@ int sandbox_make(const char *root, const char *name, ferry_error *reterr) {
         if (mkdir(root, 0700) < 0 && errno != EEXIST)
                 return sandbox_cannot_make(root, reterr);
         if (mkdir(path, 0700) == 0) {
-                pair_unforward(root, name);
                 r = mark(path);
+                pair_unforward(root, name); /* after: who looks for it finds one or the other */
                 return r < 0 ? ferry_error_set_errno(reterr, r, "cannot make %s/" LOCK_FILE, path)
                              : 0;
         }

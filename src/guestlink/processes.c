@@ -3,10 +3,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "guestlink/processes-internal.h"
 
-#define WAITS_MAX 1024U
+#define WAITS_MAX       1024U
+#define GUEST_ERROR_MAX 1024U
+#define CODE_MAX        16 /* gRPC's last */
 
 const ttrpc_call_options guest_call_options = { .timeout_usec = GUEST_CALL_USEC };
 
@@ -112,6 +115,22 @@ static void drop(guest_processes *g, guest_process *p) {
 
 /* ---- the agent's answers ---- */
 
+/* The guest's words go to logs and terminals. */
+static void set_guest_error(ferry_error *error, const ttrpc_status *status) {
+        char text[GUEST_ERROR_MAX + 1];
+        size_t n = strnlen(status->message, GUEST_ERROR_MAX);
+
+        for (size_t i = 0; i < n; i++) {
+                unsigned char c = (unsigned char)status->message[i];
+
+                text[i] = (char)(c < ' ' || c == 0x7f ? ' ' : c);
+        }
+        text[n] = '\0';
+        (void)ferry_error_set(error,
+                              status->code <= CODE_MAX ? (ferry_code)status->code : FERRY_INTERNAL,
+                              -EREMOTEIO, "%s", text);
+}
+
 int guest_judge(int r, const ttrpc_status *status, ferry_error *error) {
         if (r == -ETIMEDOUT)
                 return ferry_error_set(error, FERRY_DEADLINE_EXCEEDED, r,
@@ -120,10 +139,10 @@ int guest_judge(int r, const ttrpc_status *status, ferry_error *error) {
         if (r < 0)
                 return ferry_error_set(error, FERRY_UNAVAILABLE, r,
                                        "the connection to the guest's agent was lost");
-        if (status->code != TTRPC_OK)
-                return ferry_error_set(error, (ferry_code)status->code, -EREMOTEIO, "%s",
-                                       status->message);
-        return 0;
+        if (status->code == TTRPC_OK)
+                return 0;
+        set_guest_error(error, status);
+        return -EREMOTEIO;
 }
 
 /* Frees the operation. */
@@ -148,6 +167,13 @@ static guest_operation *operation_new(guest_processes *g, const char *id, guest_
         return o;
 }
 
+/* The guest's clock is its own: a time that is still to come would be the end of no process. */
+static uint64_t not_later_than_now(uint64_t usec) {
+        uint64_t now = wall_usec();
+
+        return usec < now ? usec : now;
+}
+
 static void on_ended(int r, const ttrpc_status *status,
                      const Ferry__Agent__V1__WaitResponse *response, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
@@ -161,7 +187,7 @@ static void on_ended(int r, const ttrpc_status *status,
         if (r == 0) {
                 p->ended = true;
                 p->exit_status = response->exit_status;
-                p->exited_at_usec = response->exited_at_usec;
+                p->exited_at_usec = not_later_than_now(response->exited_at_usec);
                 p->oom_killed = response->oom_killed;
                 end_waits(g, p, 0, NULL);
         } else if (error.code == FERRY_NOT_FOUND) {

@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "channel/frame.h"
 #include "guestlink/port.h"
+#include "guestlink/processes-internal.h"
 
 #define STREAM     4U
 #define BUFFER     (2U << 20) /* more than a socket takes */
@@ -111,10 +112,30 @@ static void test_garbage_is_skipped(void **state) {
         assert_true(channel_get_counters(guest_port_channel(w->port))->skipped_bytes > 0);
 }
 
+/* What it says of an error goes to terminals, its code to callers. */
+static void test_an_error_is_made_harmless(void **state) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        char *words = malloc(1 << 20);
+        ttrpc_status status = { .code = 12345, .message = words };
+        const char *said;
+
+        memset(words, 'x', (1 << 20) - 1);
+        memcpy(words, "\x1b[2J\r\nall is well\x7f", 18);
+        words[(1 << 20) - 1] = '\0';
+        assert_int_equal(guest_judge(0, &status, &error), -EREMOTEIO);
+        assert_in_range(error.code, 1, 16);
+        said = ferry_error_message(&error);
+        assert_in_range(strlen(said), 1, 1024);
+        for (const char *c = said; *c; c++)
+                assert_in_range((unsigned char)*c, ' ', '~');
+        free(words);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_a_guest_that_never_reads_costs_no_cpu, setup,
                                                 teardown),
+                cmocka_unit_test(test_an_error_is_made_harmless),
                 cmocka_unit_test_setup_teardown(test_garbage_is_skipped, setup, teardown),
         };
 

@@ -39,7 +39,8 @@ struct ttrpc_client {
         ttrpc_slot *oldest, *newest;
         ttrpc_slot *buckets[BUCKETS]; /* the same ones by id */
         uint32_t next_id;             /* 0: used up */
-        unsigned n_pins;              /* frames of our callers that still use us */
+        size_t answer_max;
+        unsigned n_pins; /* frames of our callers that still use us */
         bool dead, freed;
         bool processing;
         uint64_t next_deadline; /* not later than the first one */
@@ -120,7 +121,9 @@ EXPORT int ttrpc_client_new(int fd_consume, ttrpc_client **ret) {
                 close(fd_consume);
                 return -ENOMEM;
         }
-        *c = (ttrpc_client){ .next_id = 1, .next_deadline = TTRPC_NEVER };
+        *c = (ttrpc_client){ .next_id = 1,
+                             .answer_max = TTRPC_MESSAGE_MAX,
+                             .next_deadline = TTRPC_NEVER };
         r = ttrpc_conn_init(&c->io, fd_consume);
         if (r < 0) {
                 free(c);
@@ -128,6 +131,10 @@ EXPORT int ttrpc_client_new(int fd_consume, ttrpc_client **ret) {
         }
         *ret = c;
         return 0;
+}
+
+EXPORT void ttrpc_client_set_answer_max(ttrpc_client *c, size_t n) {
+        c->answer_max = n < TTRPC_MESSAGE_MAX ? n : TTRPC_MESSAGE_MAX;
 }
 
 EXPORT int ttrpc_client_connect(const char *unix_path, ttrpc_client **ret) {
@@ -359,9 +366,10 @@ static void receive(ttrpc_client *c, const ttrpc_frame_header *header, const uin
 
         if (!slot) /* routine after a timeout or a cancel */
                 return;
-        if (too_long)
+        if (too_long || header->length > c->answer_max)
                 end_slot(slot, -EMSGSIZE, TTRPC_RESOURCE_EXHAUSTED,
-                         "the answer is larger than 4 MiB", NULL, 0);
+                         too_long ? "the answer is larger than 4 MiB" : "the answer is too long",
+                         NULL, 0);
         else if (header->type == TTRPC_FRAME_RESPONSE)
                 receive_response(slot, data, header->length);
         else if (header->type == TTRPC_FRAME_DATA)

@@ -322,6 +322,23 @@ static void answer_too_long(void **state) {
         expect_end(&alive, 0, TTRPC_OK);
 }
 
+static void answer_longer_than_was_asked_for(void **state) {
+        fixture *f = *state;
+        outcome o = { 0 }, alive = { 0 };
+        char text[64];
+
+        ttrpc_client_set_answer_max(f->client, 32);
+        memset(text, 'x', sizeof(text) - 1);
+        text[sizeof(text) - 1] = '\0';
+        call(f, &o, NULL);
+        call(f, &alive, NULL);
+        answer(f, 1, 0, "", text);
+        answer(f, 3, 0, "", "short");
+        wire_pump_client(f->client);
+        expect_end(&o, -EMSGSIZE, TTRPC_RESOURCE_EXHAUSTED);
+        expect_end(&alive, 0, TTRPC_OK);
+}
+
 /* ---- streams ---- */
 
 static void stream_to_its_end(void **state) {
@@ -628,6 +645,7 @@ int main(void) {
                 TEST(answers_to_nobody_are_ignored),
                 TEST(answers_that_make_no_sense),
                 TEST(answer_too_long),
+                TEST(answer_longer_than_was_asked_for),
                 TEST(stream_to_its_end),
                 TEST(other_ends_of_a_stream),
                 TEST(connection_lost),

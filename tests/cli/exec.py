@@ -129,7 +129,7 @@ def test_programs_stay_when_the_move_comes_to_nothing(place):
                                env=place.environment(), stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)
     ferry.wait_for("the program", lambda: "running" in place.must("ps", "web").out)
-    move = place.start("migrate", "web", "--to", place.b, "--bandwidth", "16M")
+    move = place.start("migrate", "web", "--to", place.b, "--bandwidth", "16M", "--encryption", "none")
     ferry.wait_for("the copy", lambda: place.status("web").get("session", {}).get("detail") == "S_COPYING")
     shim = place.status("web", root=place.b)["shim_pid"]
     os.kill(shim, signal.SIGSTOP)

@@ -72,7 +72,7 @@ static int setup(void **state) {
         return 0;
 }
 
-/* To and fro, so that both hosts are both sides with all of them. */
+/* Back and forth, so that both hosts are both sides with all of them. */
 static void test_each_option_with_each_other(void **state) {
         pair *p = *state;
         const InitializeOptions plain = p->options;
