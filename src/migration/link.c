@@ -470,7 +470,13 @@ int mig_link_greet(mig_link *l, const mig_link_identity *identity, ferry_error *
         }
         if (r == 0)
                 r = say_hello(l, identity);
-        return r < 0 ? ferry_error_set_errno(reterr, r, "migration socket") : 0;
+        if (r < 0) {
+                _cleanup_(freep) char *problem = mig_link_get_problem(l);
+
+                return problem ? ferry_error_set(reterr, FERRY_UNAVAILABLE, r, "%s", problem)
+                               : ferry_error_set_errno(reterr, r, "migration socket");
+        }
+        return 0;
 }
 
 void mig_link_pause(mig_link *l) {

@@ -104,18 +104,18 @@ void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
 static void on_failure_info(ferry_vm *v, int r, const ferry_error *error,
                             const vm_migration_info *info, void *userdata) {
         _cleanup_(freep) char *below = NULL;
+        const char *why = "";
         session *s = userdata;
 
         if (r == -ECANCELED || (s->state != MIG_S_COPYING && s->state != MIG_D_LOADING))
                 return;
         below = s->link ? mig_link_get_problem(s->link) : NULL;
         if (below) /* QEMU only knows that its stream ended */
-                session_set_reason(s, FERRY_UNAVAILABLE, "%s", below);
-        else
-                session_set_reason(s, FERRY_ABORTED, "QEMU's migration failed%s%s",
-                                   r == 0 && info->error_description ? ": " : "",
-                                   r == 0 && info->error_description ? info->error_description
-                                                                     : "");
+                why = below;
+        else if (r == 0 && info->error_description)
+                why = info->error_description;
+        session_set_reason(s, FERRY_ABORTED, "QEMU's migration failed%s%s", why[0] ? ": " : "",
+                           why);
         session_post(s, MIG_EV_TRANSFER_FAILED);
 }
 

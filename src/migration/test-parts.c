@@ -8,12 +8,14 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "migration/link.h"
 #include "migration/notifications.h"
 #include "migration/options.h"
 #include "migration/socket.h"
 #include "socket.pb-c.h"
+#include "tls/tunnel.h"
 
 /* ---- notifications ---- */
 
@@ -464,6 +466,16 @@ static void test_the_hello_knows_its_peer(void **state) {
         sd_event_unref(event);
 }
 
+/* The other side may have made an end before we have said a word. */
+static void greet_or_break(side *s, const mig_link_identity *id) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (mig_link_greet(s->link, id, &error) == 0)
+                return;
+        s->broken = true;
+        snprintf(s->reason, sizeof(s->reason), "%s", ferry_error_message(&error));
+}
+
 /* The same under TLS: what is wrong is found there, or in the hello within. */
 static void test_the_link_under_tls(void **state) {
         static const char *const wrong[] = { NULL, "this session's key", "this session's key",
@@ -489,8 +501,8 @@ static void test_the_link_under_tls(void **state) {
                         other.encryption = TLS_NONE;
                 if (i == 4)
                         own.encryption = TLS_NONE;
-                assert_int_equal(mig_link_greet(a.link, &own, NULL), 0);
-                assert_int_equal(mig_link_greet(b.link, &other, NULL), 0);
+                greet_or_break(&a, &own);
+                greet_or_break(&b, &other);
                 if (i > 0) {
                         while (!a.broken || !b.broken)
                                 assert_true(sd_event_run(event, UINT64_MAX) >= 0);
@@ -503,6 +515,7 @@ static void test_the_link_under_tls(void **state) {
                 mig_link_free(b.link);
         }
         sd_event_unref(event);
+        tls_tunnel_drain_all(60 * USEC_PER_SEC);
 }
 
 /* Reads to the byte: what follows the proof is QEMU's. */

@@ -43,7 +43,6 @@ struct tls_tunnel {
 
         buffer out, in; /* to the wire, to the owner */
         bool out_ended, in_ended, out_closed, in_closed;
-        bool has_sent;  /* all that it ever will */
         bool in_failed; /* what came before is still passed on */
         bool wire_full; /* the last write found no room */
         bool plain_full;
@@ -55,8 +54,8 @@ struct tls_tunnel {
         char problem[256];
 };
 
-/* Of all tunnels: those that have not sent all that they ever will. */
-static atomic_uint n_sending;
+/* Threads, until nothing is left of their tunnels. */
+static atomic_uint n_running;
 
 static void unref(tls_tunnel *t) {
         if (atomic_fetch_sub(&t->n_ref, 1) > 1)
@@ -241,12 +240,6 @@ static progress write_plain(tls_tunnel *t) {
         return MOVED;
 }
 
-static void note_sent(tls_tunnel *t) {
-        if (!t->has_sent)
-                atomic_fetch_sub(&n_sending, 1);
-        t->has_sent = true;
-}
-
 /* The ends pass through, each way for itself. */
 static progress pass_ends(tls_tunnel *t) {
         if (t->out_ended && is_empty(&t->out) && !t->out_closed) {
@@ -260,7 +253,6 @@ static progress pass_ends(tls_tunnel *t) {
                 }
                 t->out_closed = true;
                 (void)shutdown(t->wire, SHUT_WR);
-                note_sent(t);
         }
         if (t->in_ended && is_empty(&t->in) && !t->in_closed) {
                 t->in_closed = true;
@@ -310,8 +302,8 @@ static void *run(void *userdata) {
         }
         (void)shutdown(t->plain, SHUT_RDWR);
         (void)shutdown(t->wire, SHUT_RDWR);
-        note_sent(t);
         unref(t);
+        atomic_fetch_sub(&n_running, 1);
         return NULL;
 }
 
@@ -329,10 +321,10 @@ static int start_thread(tls_tunnel *t) {
         sigfillset(&all);
         (void)pthread_sigmask(SIG_SETMASK, &all, &before);
         atomic_fetch_add(&t->n_ref, 1);
-        atomic_fetch_add(&n_sending, 1);
+        atomic_fetch_add(&n_running, 1);
         r = pthread_create(&thread, &attributes, run, t);
         if (r != 0) {
-                atomic_fetch_sub(&n_sending, 1);
+                atomic_fetch_sub(&n_running, 1);
                 atomic_fetch_sub(&t->n_ref, 1);
         }
         (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -443,6 +435,6 @@ tls_tunnel *tls_tunnel_free(tls_tunnel *t) {
 void tls_tunnel_drain_all(uint64_t timeout_usec) {
         uint64_t deadline = now_usec() + timeout_usec;
 
-        while (atomic_load(&n_sending) > 0 && now_usec() < deadline)
+        while (atomic_load(&n_running) > 0 && now_usec() < deadline)
                 (void)poll(NULL, 0, 1);
 }

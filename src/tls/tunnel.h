@@ -64,7 +64,8 @@ void tls_tunnel_shutdown(tls_tunnel *t);
  * at once. */
 tls_tunnel *tls_tunnel_free(tls_tunnel *t);
 
-/* Before the process ends: until all that was written is sent, for so long at the most. */
+/* Before the process ends: until all that was written is sent and nothing is left of those that
+ * were freed, for so long at the most. */
 void tls_tunnel_drain_all(uint64_t timeout_usec);
 
 DEFINE_CLEANUP(tls_tunnel *, tls_tunnel_free)
