@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/thread.h"
 
 #define PIPE_SIZE (1 << 20)
 
@@ -96,18 +97,6 @@ static void close_all(pump *p) {
         free(p);
 }
 
-/* Signals are the loop's. */
-static int start_thread(pump *p) {
-        sigset_t all, before;
-        int r;
-
-        sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-        r = pthread_create(&p->thread, NULL, run, p);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return -r;
-}
-
 int pump_start(int a_consume, int b_consume, pump **ret) {
         pump *p = malloc(sizeof(*p));
         int r = 0;
@@ -127,7 +116,7 @@ int pump_start(int a_consume, int b_consume, pump **ret) {
                         (void)fcntl(p->ways[i].pipe[1], F_SETPIPE_SZ, PIPE_SIZE);
         }
         if (r == 0)
-                r = start_thread(p);
+                r = thread_start(&p->thread, run, p);
         if (r < 0) {
                 close_all(p);
                 return r;

@@ -9,7 +9,6 @@
 
 #define WAITS_MAX       1024U
 #define GUEST_ERROR_MAX 1024U
-#define CODE_MAX        16 /* gRPC's last */
 
 const ttrpc_call_options guest_call_options = { .timeout_usec = GUEST_CALL_USEC };
 
@@ -119,6 +118,7 @@ static void drop(guest_processes *g, guest_process *p) {
 static void set_guest_error(ferry_error *error, const ttrpc_status *status) {
         char text[GUEST_ERROR_MAX + 1];
         size_t n = strnlen(status->message, GUEST_ERROR_MAX);
+        bool known = status->code > FERRY_OK && status->code <= FERRY_UNAUTHENTICATED;
 
         for (size_t i = 0; i < n; i++) {
                 unsigned char c = (unsigned char)status->message[i];
@@ -126,9 +126,8 @@ static void set_guest_error(ferry_error *error, const ttrpc_status *status) {
                 text[i] = (char)(c < ' ' || c == 0x7f ? ' ' : c);
         }
         text[n] = '\0';
-        (void)ferry_error_set(error,
-                              status->code <= CODE_MAX ? (ferry_code)status->code : FERRY_INTERNAL,
-                              -EREMOTEIO, "%s", text);
+        (void)ferry_error_set(error, known ? (ferry_code)status->code : FERRY_INTERNAL, -EREMOTEIO,
+                              "%s", text);
 }
 
 int guest_judge(int r, const ttrpc_status *status, ferry_error *error) {

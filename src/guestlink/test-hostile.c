@@ -114,16 +114,22 @@ static void test_garbage_is_skipped(void **state) {
 
 /* What it says of an error goes to terminals, its code to callers. */
 static void test_an_error_is_made_harmless(void **state) {
+        static const int32_t codes[] = { 12345, -3, INT32_MIN, 17 };
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         char *words = malloc(1 << 20);
-        ttrpc_status status = { .code = 12345, .message = words };
         const char *said;
 
         memset(words, 'x', (1 << 20) - 1);
         memcpy(words, "\x1b[2J\r\nall is well\x7f", 18);
         words[(1 << 20) - 1] = '\0';
-        assert_int_equal(guest_judge(0, &status, &error), -EREMOTEIO);
-        assert_in_range(error.code, 1, 16);
+        for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+                ttrpc_status status = { .code = codes[i], .message = words };
+
+                ferry_error_done(&error);
+                error = FERRY_ERROR_INIT;
+                assert_int_equal(guest_judge(0, &status, &error), -EREMOTEIO);
+                assert_in_range(error.code, 1, 16);
+        }
         said = ferry_error_message(&error);
         assert_in_range(strlen(said), 1, 1024);
         for (const char *c = said; *c; c++)

@@ -2,14 +2,13 @@
 #include "migration/identify.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/thread.h"
 
 /* The thread's and ours; who lets go last frees it. */
 typedef struct work {
@@ -100,26 +99,14 @@ static int on_read(sd_event_source *source, int fd, uint32_t revents, void *user
         return 0;
 }
 
-/* Signals are the loop's. */
 static int start_thread(work *w) {
-        pthread_attr_t attributes;
-        sigset_t all, before;
-        pthread_t thread;
         int r;
 
-        r = pthread_attr_init(&attributes);
-        if (r != 0)
-                return -r;
-        (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
         atomic_fetch_add(&w->n_ref, 1);
-        r = pthread_create(&thread, &attributes, read_all, w);
-        if (r != 0)
+        r = thread_start(NULL, read_all, w);
+        if (r < 0)
                 atomic_fetch_sub(&w->n_ref, 1);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        (void)pthread_attr_destroy(&attributes);
-        return -r;
+        return r;
 }
 
 int identify_start(sd_event *event, const vm_config *config, identify_done done, void *userdata,

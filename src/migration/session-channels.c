@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* `channels` over 1: connections beside the link, which the relay takes turns on. Each proves
  * whose it is with a hello of its own; after the relay's end they carry nothing. */
+#include "base/fd.h"
 #include "migration/session-internal.h"
 
 void session_drop_channels(session *s) {
@@ -54,13 +55,29 @@ bool session_all_greeted(session *s) {
         return ++s->n_greeted == 1 + s->n_channels;
 }
 
-size_t session_dup_all(session *s, int ret[RELAY_CHANNELS_MAX], int *ret_r) {
-        size_t n = 0;
+int session_dup_all(const session *s, int ret[RELAY_CHANNELS_MAX], size_t *ret_n) {
+        size_t n = 1;
+        int r = mig_link_dup(s->link, &ret[0]);
 
-        *ret_r = mig_link_dup(s->link, &ret[n]);
-        for (; *ret_r == 0 && n < s->n_channels; n++)
-                *ret_r = mig_link_dup(s->channels[n], &ret[n + 1]);
-        return *ret_r == 0 ? n + 1 : n;
+        if (r < 0)
+                return r;
+        for (; n <= s->n_channels; n++) {
+                r = mig_link_dup(s->channels[n - 1], &ret[n]);
+                if (r < 0)
+                        break;
+        }
+        while (r < 0 && n > 0)
+                fd_close(ret[--n]);
+        *ret_n = n;
+        return r;
+}
+
+char *session_connection_problem(session *s) {
+        char *problem = s->link ? mig_link_get_problem(s->link) : NULL;
+
+        for (size_t i = 0; !problem && i < s->n_channels; i++)
+                problem = mig_link_get_problem(s->channels[i]);
+        return problem;
 }
 
 bool session_waits_for_peer(const session *s) {

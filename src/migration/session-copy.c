@@ -109,7 +109,7 @@ static void on_failure_info(ferry_vm *v, int r, const ferry_error *error,
 
         if (r == -ECANCELED || (s->state != MIG_S_COPYING && s->state != MIG_D_LOADING))
                 return;
-        below = s->link ? mig_link_get_problem(s->link) : NULL;
+        below = session_connection_problem(s);
         if (below) /* QEMU only knows that its stream ended */
                 why = below;
         else if (r == 0 && info->error_description)

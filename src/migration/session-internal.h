@@ -244,8 +244,10 @@ int session_check_channels(const session *s, ferry_error *reterr);
 int session_greet_all(session *s, mig_link_identity *identity, ferry_error *reterr);
 /* One more has proved whose it is: whether that was the last. */
 bool session_all_greeted(session *s);
-/* Their number; the descriptors are the caller's, also those of a failure, told by *ret_r. */
-size_t session_dup_all(session *s, int ret[RELAY_CHANNELS_MAX], int *ret_r);
+/* The caller's descriptors, the link's first. */
+int session_dup_all(const session *s, int ret[RELAY_CHANNELS_MAX], size_t *ret_n);
+/* Why what is under one of them broke; NULL: not known. The caller frees. */
+char *session_connection_problem(session *s);
 /* Whether anything that was sent over any of them has not been taken yet. */
 bool session_waits_for_peer(const session *s);
 

@@ -33,7 +33,7 @@ bool session_look_at_relay(session *s) {
                 mig_link_release(s->link);
                 return false;
         }
-        below = mig_link_get_problem(s->link);
+        below = session_connection_problem(s);
         if (below)
                 problem = below;
         if (s->state == MIG_S_COPYING || s->state == MIG_D_LOADING) {
@@ -68,26 +68,23 @@ static int start(session *s, int local, const int *remotes, size_t n) {
 }
 
 int session_give_stream(session *s, int *ret_fd) {
+        _cleanup_(closep) int qemu = -EBADF, ours = -EBADF;
         int r, pair[2], remotes[RELAY_CHANNELS_MAX];
         size_t n;
 
         if (!migration_options_want_relay(&s->options))
                 return mig_link_dup(s->link, ret_fd);
-        n = session_dup_all(s, remotes, &r);
-        if (r == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-                r = -errno;
-        if (r < 0) {
-                while (n > 0)
-                        fd_close(remotes[--n]);
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+        qemu = pair[0];
+        ours = pair[1];
+        r = session_dup_all(s, remotes, &n);
+        if (r == 0)
+                r = start(s, TAKE_FD(ours), remotes, n);
+        if (r < 0)
                 return r;
-        }
-        r = start(s, pair[1], remotes, n);
-        if (r < 0) {
-                fd_close(pair[0]);
-                return r;
-        }
         mig_link_hold(s->link);
-        *ret_fd = pair[0];
+        *ret_fd = TAKE_FD(qemu);
         return 0;
 }
 

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "relay/pack.h"
 #include "relay/stream.h"
 
@@ -392,11 +392,11 @@ static void *write_local(void *userdata) {
 /* ---- the whole ---- */
 
 static int start_thread(way *w, void *(*run)(void *)) {
-        int r = pthread_create(&w->threads[w->n_threads], NULL, run, w);
+        int r = thread_start(&w->threads[w->n_threads], run, w);
 
         if (r == 0)
                 w->n_threads++;
-        return -r;
+        return r;
 }
 
 static int init_way(way *w, unsigned n_workers) {
@@ -437,7 +437,6 @@ int relay_start(int local_fd_consume, const int *remote_fds_consume, size_t n,
                 const relay_options *options, relay **ret) {
         bool is_valid = n >= 1 && n <= RELAY_CHANNELS_MAX && options->workers <= RELAY_WORKERS_MAX;
         relay *r = is_valid ? calloc(1, sizeof(*r)) : NULL;
-        sigset_t all, before;
         int error;
 
         if (!r) {
@@ -463,12 +462,8 @@ int relay_start(int local_fd_consume, const int *remote_fds_consume, size_t n,
                 if (error == 0)
                         error = failed;
         }
-        /* signals are the owner's */
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
         if (error == 0)
                 error = start_threads(r);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (error < 0) {
                 relay_stop(r);
                 return error;

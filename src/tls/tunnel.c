@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/fd.h"
+#include "base/thread.h"
 #include "tls/context.h"
 
 #define BUFFER_SIZE (64U << 10)
@@ -307,29 +307,17 @@ static void *run(void *userdata) {
         return NULL;
 }
 
-/* Signals are the loop's. */
 static int start_thread(tls_tunnel *t) {
-        pthread_attr_t attributes;
-        sigset_t all, before;
-        pthread_t thread;
         int r;
 
-        r = pthread_attr_init(&attributes);
-        if (r != 0)
-                return -r;
-        (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
         atomic_fetch_add(&t->n_ref, 1);
         atomic_fetch_add(&n_running, 1);
-        r = pthread_create(&thread, &attributes, run, t);
-        if (r != 0) {
+        r = thread_start(NULL, run, t);
+        if (r < 0) {
                 atomic_fetch_sub(&n_running, 1);
                 atomic_fetch_sub(&t->n_ref, 1);
         }
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-        (void)pthread_attr_destroy(&attributes);
-        return -r;
+        return r;
 }
 
 /* ---- the owner's ---- */

@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -14,6 +12,7 @@
 #include <xxhash.h>
 
 #include "base/fd.h"
+#include "base/thread.h"
 
 #define CHUNK       (1U << 20)
 #define READ_SIZE   (128U << 10) /* stays in a core's own cache while it is hashed */
@@ -115,26 +114,22 @@ static unsigned threads_for(size_t n_chunks) {
         return n_chunks < threads ? (unsigned)n_chunks : threads;
 }
 
-/* Signals are the loop's. Fewer threads than wanted take longer, none at all is an error. */
+/* Fewer threads than wanted take longer, none at all is an error. */
 static int start_threads(vm_memory_digest *d) {
         unsigned wanted = threads_for(d->n_chunks);
-        sigset_t all, before;
         int r = 0;
 
-        sigfillset(&all);
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
         atomic_store(&d->n_working, 1); /* ours: nobody is the last before all have begun */
         while (r == 0 && d->n_threads < wanted) {
                 atomic_fetch_add(&d->n_working, 1);
-                r = pthread_create(&d->threads[d->n_threads], NULL, work, d);
+                r = thread_start(&d->threads[d->n_threads], work, d);
                 if (r == 0)
                         d->n_threads++;
                 else
                         atomic_fetch_sub(&d->n_working, 1);
         }
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (d->n_threads == 0)
-                return -r;
+                return r;
         if (atomic_fetch_sub(&d->n_working, 1) == 1)
                 (void)eventfd_write(d->done_fd, 1);
         return 0;

@@ -103,3 +103,20 @@ void then_it_moves(pair *p) {
         migrate_whole(p, &p->b, &p->a);
         assert_exactly_one_runs(p, &p->a);
 }
+
+void expect_rolled_back(pair *p) {
+        cleanup_both(p);
+        expect_verdict(&p->a, "ran-again");
+        expect_verdict(&p->b, "declined");
+        assert_exactly_one_runs(p, &p->a);
+        guest_check(&p->a);
+        then_it_moves(p);
+}
+
+void expect_reason(host *h, const char *text) {
+        Ferry__Shim__V1__StatusResponse *s = host_status(h);
+
+        if (!strstr(s->session->reason, text))
+                fail_msg("%s says: %s", h->id, s->session->reason);
+        ferry__shim__v1__status_response__free_unpacked(s, NULL);
+}

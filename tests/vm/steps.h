@@ -31,6 +31,10 @@ void reach_ready(pair *p);
 void cleanup_both(pair *p);
 /* Whatever happened: the same VM moves to b, and back to a. */
 void then_it_moves(pair *p);
+/* Both sides are cleaned up; the guest runs at a, whole, and still moves. */
+void expect_rolled_back(pair *p);
+/* In what the session's Status says of its failure. */
+void expect_reason(host *h, const char *text);
 /* Cleans that side up. */
 void expect_history(pair *p, host *h, const char *expected);
 void expect_verdict(host *h, const char *verdict);

@@ -26,15 +26,6 @@ static int setup(void **state) {
         return 0;
 }
 
-static void rolled_back(pair *p) {
-        cleanup_both(p);
-        expect_verdict(&p->a, "ran-again");
-        expect_verdict(&p->b, "declined");
-        assert_exactly_one_runs(p, &p->a);
-        guest_check(&p->a);
-        then_it_moves(p);
-}
-
 static void test_it_moves_there_and_back(void **state) {
         pair *p = *state;
 
@@ -85,7 +76,7 @@ static void test_one_of_them_is_cut_in_the_copy(void **state) {
         cut_connection(p); /* the last one */
         host_wait_detail(&p->a, "S_FAILED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_cancel_in_the_copy(void **state) {
@@ -95,7 +86,7 @@ static void test_cancel_in_the_copy(void **state) {
         call_cancel(p, &p->a, 0);
         host_wait_detail(&p->a, "S_CANCELLED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_cancel_before_all_are_there(void **state) {
@@ -108,7 +99,7 @@ static void test_cancel_before_all_are_there(void **state) {
         call_cancel(p, &p->b, 0);
         host_wait_detail(&p->a, "S_CANCELLED");
         host_wait_detail(&p->b, "D_CANCELLED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_in_another_order(void **state) {
@@ -130,7 +121,7 @@ static void test_in_another_order(void **state) {
         transfer_both(p);
         host_wait_detail(&p->a, "S_FAILED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, end_pair)

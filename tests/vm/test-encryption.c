@@ -3,8 +3,6 @@
  * connections; who sits in the middle, or has other papers, gets nothing but the migration's end.
  */
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +17,7 @@
 
 #include "base/fd.h"
 
+#include "middle.h"
 #include "steps.h"
 
 static CompressionSettings compression = COMPRESSION_SETTINGS__INIT;
@@ -33,15 +31,6 @@ static int setup(void **state) {
         p->options.encryption = ENCRYPTION__ENCRYPTION_PSK;
         *state = p;
         return 0;
-}
-
-static void rolled_back(pair *p) {
-        cleanup_both(p);
-        expect_verdict(&p->a, "ran-again");
-        expect_verdict(&p->b, "declined");
-        assert_exactly_one_runs(p, &p->a);
-        guest_check(&p->a);
-        then_it_moves(p);
 }
 
 static void there_and_back(pair *p) {
@@ -77,7 +66,7 @@ static void test_cancel_in_the_copy(void **state) {
         call_cancel(p, &p->a, 0);
         host_wait_detail(&p->a, "S_CANCELLED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_connection_cut_in_the_copy(void **state) {
@@ -87,68 +76,26 @@ static void test_connection_cut_in_the_copy(void **state) {
         cut_connection(p);
         host_wait_detail(&p->a, "S_FAILED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 /* ---- somebody in the middle ---- */
 
-typedef struct middle {
-        int a, b;
+typedef struct fault {
         size_t at; /* which byte of the source's is changed */
         size_t n_seen;
         bool plain_seen;
-} middle;
+} fault;
 
-static void look(middle *m, uint8_t *data, size_t n) {
-        m->plain_seen |= memmem(data, n, "FERY", 4) != NULL;
-        if (m->n_seen <= m->at && m->at < m->n_seen + n)
-                data[m->at - m->n_seen] ^= 16;
-        m->n_seen += n;
-}
+static void change(uint8_t *data, size_t n, bool of_source, void *userdata) {
+        fault *f = userdata;
 
-static void *run_middle(void *userdata) {
-        middle *m = userdata;
-        uint8_t data[65536];
-
-        for (bool open = true; open;) {
-                struct pollfd p[] = { { .fd = m->a, .events = POLLIN },
-                                      { .fd = m->b, .events = POLLIN } };
-
-                if (poll(p, 2, -1) < 0)
-                        break;
-                for (size_t i = 0; open && i < 2; i++) {
-                        ssize_t k;
-
-                        if (!p[i].revents)
-                                continue;
-                        k = recv(p[i].fd, data, sizeof(data), 0);
-                        open = k > 0;
-                        if (open && i == 0)
-                                look(m, data, (size_t)k);
-                        open = open && send(p[!i].fd, data, (size_t)k, MSG_NOSIGNAL) == k;
-                }
-        }
-        shutdown(m->a, SHUT_RDWR);
-        shutdown(m->b, SHUT_RDWR);
-        return NULL;
-}
-
-static void start_between(pair *p, middle *m, pthread_t *ret) {
-        int of_a;
-
-        session_open(p, false);
-        connect_hosts(p); /* what the source gets; then what the destination gets */
-        m->a = p->b.socket;
-        p->b.socket = -EBADF;
-        of_a = p->a.socket;
-        call_socket(p, &p->a, 0);
-        p->a.socket = -EBADF;
-        connect_hosts(p);
-        m->b = p->a.socket;
-        p->a.socket = of_a;
-        call_socket(p, &p->b, 0);
-        assert_int_equal(pthread_create(ret, NULL, run_middle, m), 0);
-        transfer_both(p);
+        f->plain_seen |= memmem(data, n, "FERY", 4) != NULL;
+        if (!of_source)
+                return;
+        if (f->n_seen <= f->at && f->at < f->n_seen + n)
+                data[f->at - f->n_seen] ^= 16;
+        f->n_seen += n;
 }
 
 static void test_who_changes_a_byte_ends_it(void **state) {
@@ -156,17 +103,15 @@ static void test_who_changes_a_byte_ends_it(void **state) {
         pair *p = *state;
 
         for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-                middle m = { .at = places[i] };
-                pthread_t thread;
+                fault f = { .at = places[i] };
+                middle m = { .look = change, .userdata = &f };
 
-                start_between(p, &m, &thread);
+                middle_start(&m, p);
                 host_wait_detail(&p->a, "S_FAILED");
                 host_wait_detail(&p->b, "D_FAILED");
-                assert_int_equal(pthread_join(thread, NULL), 0);
-                assert_true(m.n_seen > m.at);
-                assert_false(m.plain_seen);
-                fd_close(m.a);
-                fd_close(m.b);
+                middle_end(&m);
+                assert_true(f.n_seen > f.at);
+                assert_false(f.plain_seen);
                 cleanup_both(p);
                 assert_exactly_one_runs(p, &p->a);
         }

@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* Two real QEMUs whose stream goes through the relay: it moves, and whatever breaks it, or changes
  * a byte on the way, leaves the guest running at the source. */
-#include <poll.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <cmocka.h>
 
 #include "base/fd.h"
 
+#include "middle.h"
 #include "steps.h"
 
 typedef enum kind { CHECKSUMS, COMPRESSION, BOTH, _KIND_MAX } kind;
@@ -37,16 +35,6 @@ static int setup(void **state) {
         use(p, BOTH);
         *state = p;
         return 0;
-}
-
-static void rolled_back(pair *p) {
-        call_cleanup(p, &p->a, 0);
-        call_cleanup(p, &p->b, 0);
-        expect_verdict(&p->a, "ran-again");
-        expect_verdict(&p->b, "declined");
-        assert_exactly_one_runs(p, &p->a);
-        guest_check(&p->a);
-        then_it_moves(p);
 }
 
 static void test_each_option_moves_it_there_and_back(void **state) {
@@ -72,7 +60,7 @@ static void test_cancel_in_the_copy(void **state) {
         call_cancel(p, &p->a, 0);
         host_wait_detail(&p->a, "S_CANCELLED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_cancel_at_the_destination_in_the_copy(void **state) {
@@ -82,7 +70,7 @@ static void test_cancel_at_the_destination_in_the_copy(void **state) {
         call_cancel(p, &p->b, 0);
         host_wait_detail(&p->b, "D_CANCELLED");
         host_wait_detail(&p->a, "S_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_cancel_while_the_guest_stands(void **state) {
@@ -92,7 +80,7 @@ static void test_cancel_while_the_guest_stands(void **state) {
         call_cancel(p, &p->a, 0);
         host_wait_detail(&p->a, "S_CANCELLED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_connection_cut_in_the_copy(void **state) {
@@ -102,7 +90,7 @@ static void test_connection_cut_in_the_copy(void **state) {
         cut_connection(p);
         host_wait_detail(&p->a, "S_FAILED");
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_destination_qemu_dies_in_the_copy(void **state) {
@@ -112,7 +100,7 @@ static void test_destination_qemu_dies_in_the_copy(void **state) {
         assert_int_equal(kill(host_qemu(&p->b), SIGKILL), 0);
         host_wait_detail(&p->b, "D_FAILED");
         host_wait_detail(&p->a, "S_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 /* The relay dies with its shim: for QEMU that is a broken connection, and the guest runs on. */
@@ -125,7 +113,7 @@ static void test_source_shim_dies_in_the_copy(void **state) {
         host_wait_detail(&p->b, "D_FAILED");
         host_start(&p->a, NULL);
         host_wait_detail(&p->a, "S_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 static void test_destination_shim_dies_in_the_copy(void **state) {
@@ -137,98 +125,39 @@ static void test_destination_shim_dies_in_the_copy(void **state) {
         host_wait_detail(&p->a, "S_FAILED");
         host_start(&p->b, NULL);
         host_wait_detail(&p->b, "D_FAILED");
-        rolled_back(p);
+        expect_rolled_back(p);
 }
 
 /* ---- somebody in the middle ---- */
 
-typedef struct middle {
-        int a, b;
-        int from;   /* whose first frame is changed: its socket */
-        size_t at;  /* which byte of it */
-        bool found; /* the frame's beginning has gone by */
+typedef struct fault {
+        bool of_source; /* whose first frame is changed */
+        size_t at;      /* which byte of it */
+        bool found;     /* the frame's beginning has gone by */
         size_t n_seen;
-} middle;
+} fault;
 
-static void change(middle *m, uint8_t *data, size_t n) {
-        for (size_t i = 0; i < n; i++) {
-                if (!m->found && n - i >= 4 && memcmp(data + i, "FRl\1", 4) == 0)
-                        m->found = true;
-                if (m->found && m->n_seen++ == m->at)
+static void change(uint8_t *data, size_t n, bool of_source, void *userdata) {
+        fault *f = userdata;
+
+        for (size_t i = 0; of_source == f->of_source && i < n; i++) {
+                if (!f->found && n - i >= 4 && memcmp(data + i, "FRl\1", 4) == 0)
+                        f->found = true;
+                if (f->found && f->n_seen++ == f->at)
                         data[i] ^= 4;
         }
 }
 
-/* Until either side is gone. */
-static void pass_on(middle *m) {
-        uint8_t data[65536];
-
-        for (;;) {
-                struct pollfd p[] = { { .fd = m->a, .events = POLLIN },
-                                      { .fd = m->b, .events = POLLIN } };
-
-                if (poll(p, 2, -1) < 0)
-                        return;
-                for (size_t i = 0; i < 2; i++) {
-                        ssize_t k;
-
-                        if (!p[i].revents)
-                                continue;
-                        k = recv(p[i].fd, data, sizeof(data), 0);
-                        if (k <= 0)
-                                return;
-                        if (p[i].fd == m->from)
-                                change(m, data, (size_t)k);
-                        if (send(p[!i].fd, data, (size_t)k, MSG_NOSIGNAL) != k)
-                                return;
-                }
-        }
-}
-
-static void *run_middle(void *userdata) {
-        middle *m = userdata;
-
-        pass_on(m);
-        shutdown(m->a, SHUT_RDWR);
-        shutdown(m->b, SHUT_RDWR);
-        return NULL;
-}
-
-/* What the session's Status says of its failure. */
-static void expect_reason(host *h, const char *text) {
-        Ferry__Shim__V1__StatusResponse *s = host_status(h);
-
-        if (!strstr(s->session->reason, text))
-                fail_msg("%s says: %s", h->id, s->session->reason);
-        ferry__shim__v1__status_response__free_unpacked(s, NULL);
-}
-
 static void change_a_byte(pair *p, bool of_source, size_t at) {
-        middle m = { .at = at };
-        pthread_t thread;
-        int of_a;
+        fault f = { .of_source = of_source, .at = at };
+        middle m = { .look = change, .userdata = &f };
 
-        session_open(p, false);
-        connect_hosts(p); /* what the source gets; then what the destination gets */
-        m.a = p->b.socket;
-        p->b.socket = -EBADF;
-        of_a = p->a.socket;
-        call_socket(p, &p->a, 0);
-        p->a.socket = -EBADF;
-        connect_hosts(p);
-        m.b = p->a.socket;
-        p->a.socket = of_a;
-        call_socket_by_token(p, &p->b, 0);
-        m.from = of_source ? m.a : m.b;
-        assert_int_equal(pthread_create(&thread, NULL, run_middle, &m), 0);
-        transfer_both(p);
+        middle_start(&m, p);
         host_wait_detail(&p->a, "S_FAILED");
         host_wait_detail(&p->b, "D_FAILED");
         expect_reason(of_source ? &p->b : &p->a, "broken");
-        assert_int_equal(pthread_join(thread, NULL), 0);
-        assert_true(m.found && m.n_seen > at);
-        fd_close(m.a);
-        fd_close(m.b);
+        middle_end(&m);
+        assert_true(f.found && f.n_seen > at);
         cleanup_both(p);
         assert_exactly_one_runs(p, &p->a);
         guest_check(&p->a);

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* Somebody between the two hosts, who passes on what each says to the other, or something else. */
+
+#include <pthread.h>
+
+#include "harness.h"
+
+typedef struct middle {
+        /* May change the bytes, which are the source's or the destination's. */
+        void (*look)(uint8_t *data, size_t n, bool of_source, void *userdata);
+        void *userdata;
+        int a, b;
+        pthread_t thread;
+} middle;
+
+/* A new session whose connection goes through it, up to both transfers. */
+void middle_start(middle *m, pair *p);
+/* When either side has closed its connection. */
+void middle_end(middle *m);
