@@ -30,12 +30,14 @@ void relay_header_format(const relay_header *h, relay_side sender, uint8_t to[RE
 }
 
 static const char *check_lengths(const relay_header *h) {
-        if (h->type != RELAY_FRAME_DATA)
+        if (!relay_frame_has_payload(h->type))
                 return h->flags || h->n_payload || h->n_plain ? "an end with something in it"
                                                               : NULL;
         if (h->n_payload == 0 || h->n_payload > RELAY_PAYLOAD_MAX || h->n_plain == 0 ||
             h->n_plain > RELAY_PAYLOAD_MAX)
                 return "a length that no frame has";
+        if (h->type == RELAY_FRAME_MESSAGE && h->flags)
+                return "a message with a flag";
         if (!(h->flags & RELAY_FLAG_ZSTD) && h->n_payload != h->n_plain)
                 return "two lengths of one block";
         return NULL;
@@ -59,7 +61,8 @@ const char *relay_header_parse(const uint8_t data[RELAY_HEADER_SIZE],
                 return "a frame's header was changed on the way";
         if (data[3] != RELAY_VERSION)
                 return "a frame of another version";
-        if (data[4] < RELAY_FRAME_DATA || data[4] > RELAY_FRAME_BROKEN)
+        if (data[4] < RELAY_FRAME_DATA ||
+            data[4] > (expected->messages ? RELAY_FRAME_MESSAGE : RELAY_FRAME_BROKEN))
                 return "a frame of an unknown type";
         h.type = (relay_frame_type)data[4];
         if (h.flags & ~expected->flags)

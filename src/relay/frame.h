@@ -4,6 +4,7 @@
 /* The relay's frames as bytes (docs/relay-protocol.md). The connection keeps order and loses
  * nothing, so one frame that is not what must come next ends the stream: nothing is skipped. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,7 +15,8 @@
 typedef enum relay_frame_type {
         RELAY_FRAME_DATA = 1, /* 1 to RELAY_PAYLOAD_MAX bytes */
         RELAY_FRAME_END = 2,  /* the channel's last, no payload: the sender's QEMU has closed it */
-        RELAY_FRAME_BROKEN = 3, /* no payload: what the other side sent was not what it wrote */
+        RELAY_FRAME_BROKEN = 3,  /* no payload: what the other side sent was not what it wrote */
+        RELAY_FRAME_MESSAGE = 4, /* as DATA, but the shims' own: bytes of the handover's messages */
 } relay_frame_type;
 
 #define RELAY_FLAG_ZSTD 0x01 /* DATA: the payload is one zstd frame of `n_plain` bytes */
@@ -41,7 +43,12 @@ typedef struct relay_expected {
         uint16_t channel;
         uint64_t sequence;
         uint8_t flags; /* those that were agreed on */
+        bool messages; /* likewise: RELAY_FRAME_MESSAGE may come */
 } relay_expected;
+
+static inline bool relay_frame_has_payload(relay_frame_type type) {
+        return type == RELAY_FRAME_DATA || type == RELAY_FRAME_MESSAGE;
+}
 
 uint64_t relay_payload_check(const uint8_t *payload, size_t n);
 

@@ -18,6 +18,8 @@
 
 /* What waits here is sent in the blackout too: no more than keeps everybody busy. */
 #define BLOCKS_LEAST 4U
+/* Within a queue, never on a connection: who wrote before has left. */
+#define BLOCK_LEFT ((relay_frame_type)0)
 
 typedef enum way_kind { WAY_OUT, WAY_IN, _WAY_MAX } way_kind;
 
@@ -28,14 +30,16 @@ typedef struct way {
         relay_packer *packers[RELAY_WORKERS_MAX];
         pthread_t threads[RELAY_WORKERS_MAX + 2];
         size_t n_threads;
+        bool had_end; /* of the reader's */
         atomic_uint next_worker;
         atomic_uint_fast64_t plain, wire, usec;
 } way;
 
 struct relay {
-        int local, remotes[RELAY_CHANNELS_MAX];
+        int local, messages, remotes[RELAY_CHANNELS_MAX];
         size_t n_remotes;
         int stop_fd, over_fd, notify_fd;
+        int quit_fd; /* stop_fd, but for what goes on after a failure */
         relay_options options;
         way ways[_WAY_MAX];
         relay_level level;
@@ -46,6 +50,7 @@ struct relay {
         relay_state state;
         unsigned n_over;
         char problem[256];
+        char end[160]; /* how the other side's last frame was followed; of its reader's */
 };
 
 static void signal_fd(int fd) {
@@ -82,7 +87,10 @@ static _printf_(2, 3) void fail(relay *r, const char *format, ...) {
         if (!first)
                 return;
         close_ways(r);
-        (void)shutdown(r->local, SHUT_RDWR);
+        if (!r->options.hides_failure)
+                (void)shutdown(r->local, SHUT_RDWR);
+        if (r->options.messages)
+                (void)shutdown(r->messages, SHUT_RDWR);
         if (!atomic_load(&r->tell) || atomic_load(&r->end_sent))
                 shut_remotes(r);
         signal_fd(r->notify_fd);
@@ -121,36 +129,68 @@ static void count(way *w, const relay_header *h) {
 
 /* ---- out: from QEMU to the other shim ---- */
 
+/* A message first: somebody waits for it in the blackout. */
+static ssize_t read_next(relay *r, bool local_open, bool messages_open, relay_block *block,
+                         size_t n_most, bool *ret_is_message) {
+        bool is_message = false;
+        ssize_t k;
+
+        if (messages_open) {
+                k = relay_wait_readable(r->messages, local_open ? r->local : -EBADF, r->stop_fd);
+                if (k < 0)
+                        return k;
+                is_message = k == 0;
+        }
+        *ret_is_message = is_message;
+        k = relay_read_some(is_message ? r->messages : r->local, block->plain, n_most, r->stop_fd);
+        return k == -ECONNRESET ? 0 : k; /* it closed, and had not read everything */
+}
+
+/* Of a QEMU that must not notice yet. */
+static void throw_away(relay *r) {
+        uint8_t rest[16384];
+
+        while (relay_read_some(r->local, rest, sizeof(rest), r->quit_fd) > 0)
+                ;
+}
+
 static void *read_local(void *userdata) {
         way *w = userdata;
         relay *r = w->relay;
         size_t n_most = w->n_workers > 0 ? RELAY_PACK_MAX : RELAY_PAYLOAD_MAX;
+        bool local_open = true, messages_open = r->options.messages;
 
-        for (;;) {
+        while (local_open || messages_open) {
                 relay_block *block = relay_blocks_fill(&w->blocks);
+                bool is_message;
                 ssize_t k;
 
                 if (!block)
-                        return NULL;
-                k = relay_read_some(r->local, block->plain, n_most, r->stop_fd);
-                if (k == -ECONNRESET) /* it closed, and had not read everything */
-                        k = 0;
+                        break;
+                k = read_next(r, local_open, messages_open, block, n_most, &is_message);
                 if (k < 0) {
                         fail_errno(r, "QEMU's stream", (int)k);
-                        return NULL;
+                        break;
                 }
                 block->payload = block->plain;
                 block->header = (relay_header){
-                        .type = k > 0 ? RELAY_FRAME_DATA : RELAY_FRAME_END,
+                        .type = k == 0       ? is_message ? BLOCK_LEFT : RELAY_FRAME_END
+                                : is_message ? RELAY_FRAME_MESSAGE
+                                             : RELAY_FRAME_DATA,
                         .n_payload = (uint32_t)k,
                         .n_plain = (uint32_t)k,
                 };
-                if (w->n_workers == 0 || k == 0)
+                if (w->n_workers == 0 || block->header.type != RELAY_FRAME_DATA)
                         block->header.check = relay_payload_check(block->plain, (size_t)k);
                 relay_blocks_filled(&w->blocks);
+                if (k == 0 && is_message)
+                        break;
                 if (k == 0)
-                        return NULL;
+                        local_open = false;
         }
+        if (local_open && r->options.hides_failure)
+                throw_away(r);
+        return NULL;
 }
 
 static void *pack_blocks(void *userdata) {
@@ -187,15 +227,29 @@ static void tell_broken(relay *r, uint64_t turn) {
         (void)write_frame(r, &h, NULL, turn);
 }
 
-/* Each connection has its END. */
+/* Each connection has its END; one that goes on with messages needs no more than one. */
 static int write_ends(relay *r, relay_header *h, uint64_t turn) {
         int error = 0;
+
+        if (r->options.messages)
+                return write_frame(r, h, NULL, turn);
 
         /* before: the peer may be through with the connections at once */
         atomic_store(&r->end_sent, true);
         for (size_t i = 0; error == 0 && i < r->n_remotes; i++)
                 error = write_frame(r, h, NULL, turn + i);
         return error;
+}
+
+/* Our side has left, and everything of it is sent. */
+static void leave(relay *r) {
+        pthread_mutex_lock(&r->lock);
+        if (r->state == RELAY_RUNS)
+                r->state = RELAY_ENDED;
+        pthread_mutex_unlock(&r->lock);
+        for (size_t i = 0; i < r->n_remotes; i++)
+                (void)shutdown(r->remotes[i], SHUT_WR);
+        signal_fd(r->notify_fd);
 }
 
 static void *write_remote(void *userdata) {
@@ -210,6 +264,10 @@ static void *write_remote(void *userdata) {
                 bool end = h->type == RELAY_FRAME_END;
                 int error;
 
+                if (h->type == BLOCK_LEFT) {
+                        leave(r);
+                        return NULL;
+                }
                 /* what did not shrink says nothing of the level */
                 if (h->flags & RELAY_FLAG_ZSTD || relay_level_get(&r->level) == 0)
                         relay_level_note(&r->level, wait);
@@ -224,7 +282,7 @@ static void *write_remote(void *userdata) {
                 }
                 count(w, h);
                 relay_blocks_sent(&w->blocks);
-                if (end) {
+                if (end && !r->options.messages) {
                         signal_fd(r->over_fd);
                         way_is_over(w);
                         return NULL;
@@ -256,6 +314,30 @@ static void watch_remotes(relay *r) {
                 fail(r, "the other side closed the migration connection before all was sent");
 }
 
+/* With messages it is told in its turn: what the other side said last counts, although it left. */
+static void connection_ended(way *w, relay_block *block, int error) {
+        relay *r = w->relay;
+
+        if (error == -ECANCELED)
+                return;
+        if (error == -ENODATA)
+                snprintf(r->end, sizeof(r->end), "%s",
+                         r->options.messages && w->had_end
+                                 ? "the other side closed the migration connection"
+                                 : "the migration connection was cut before the stream's end");
+        else
+                snprintf(r->end, sizeof(r->end), "the migration connection broke: %s",
+                         strerror(-error));
+        if (!r->options.messages) {
+                fail(r, "%s", r->end);
+                return;
+        }
+        block->header = (relay_header){ .type = BLOCK_LEFT };
+        block->payload = block->plain;
+        block->header.check = relay_payload_check(block->plain, 0);
+        relay_blocks_filled(&w->blocks);
+}
+
 static bool read_frame(way *w, relay_block *block, uint64_t turn) {
         relay *r = w->relay;
         int remote = r->remotes[turn % r->n_remotes];
@@ -264,6 +346,7 @@ static bool read_frame(way *w, relay_block *block, uint64_t turn) {
                 .channel = (uint16_t)(turn % r->n_remotes),
                 .sequence = turn / r->n_remotes,
                 .flags = w->n_workers > 0 ? RELAY_FLAG_ZSTD : 0,
+                .messages = r->options.messages,
         };
         uint8_t header[RELAY_HEADER_SIZE], *to;
         const char *problem;
@@ -285,10 +368,8 @@ static bool read_frame(way *w, relay_block *block, uint64_t turn) {
                 block->payload = to;
                 error = relay_read_all(remote, to, block->header.n_payload, r->stop_fd);
         }
-        if (error == -ENODATA)
-                fail(r, "the migration connection was cut before the stream's end");
-        else if (error < 0)
-                fail_errno(r, "the migration connection broke", error);
+        if (error < 0)
+                connection_ended(w, block, error);
         return error == 0;
 }
 
@@ -317,6 +398,11 @@ static void *read_remote(void *userdata) {
                 if (!read_frame(w, block, turn))
                         return NULL;
                 end = block->header.type == RELAY_FRAME_END;
+                w->had_end |= end;
+                if (w->relay->options.messages) {
+                        relay_blocks_filled(&w->blocks);
+                        continue;
+                }
                 if (end && !read_ends(w, block, turn))
                         return NULL;
                 relay_blocks_filled(&w->blocks);
@@ -355,6 +441,13 @@ static void *unpack_blocks(void *userdata) {
         return NULL;
 }
 
+/* Who does not want the messages any more leaves himself. */
+static void pass_message(way *w, const relay_block *block) {
+        struct iovec iov = { block->plain, block->header.n_plain };
+
+        (void)relay_write_all(w->relay->messages, &iov, 1, w->relay->stop_fd);
+}
+
 static void *write_local(void *userdata) {
         way *w = userdata;
         relay *r = w->relay;
@@ -369,13 +462,20 @@ static void *write_local(void *userdata) {
 
                 if (w->n_workers == 0 && !verify(w, block))
                         return NULL;
-                if (h->type == RELAY_FRAME_END) {
+                if (h->type == BLOCK_LEFT) {
+                        fail(r, "%s", r->end);
+                        return NULL;
+                }
+                if (h->type == RELAY_FRAME_END)
                         (void)shutdown(r->local, SHUT_WR);
+                if (h->type == RELAY_FRAME_END && !r->options.messages) {
                         count(w, h);
                         way_is_over(w);
                         return NULL;
                 }
-                if (!deaf)
+                if (h->type == RELAY_FRAME_MESSAGE)
+                        pass_message(w, block);
+                else if (!deaf && h->type == RELAY_FRAME_DATA)
                         error = relay_write_all(r->local, &iov, 1, r->stop_fd);
                 if (error == -EPIPE || error == -ECONNRESET)
                         deaf = true;
@@ -427,30 +527,35 @@ static int start_threads(relay *r) {
         return error;
 }
 
-static void close_all(int local, const int *remotes, size_t n) {
+static void close_all(int local, int messages, const int *remotes, size_t n) {
         fd_close(local);
+        fd_close(messages);
         for (size_t i = 0; i < n; i++)
                 fd_close(remotes[i]);
 }
 
 int relay_start(int local_fd_consume, const int *remote_fds_consume, size_t n,
                 const relay_options *options, relay **ret) {
+        int messages = options->messages ? options->messages_fd_consume : -EBADF;
         bool is_valid = n >= 1 && n <= RELAY_CHANNELS_MAX && options->workers <= RELAY_WORKERS_MAX;
         relay *r = is_valid ? calloc(1, sizeof(*r)) : NULL;
         int error;
 
         if (!r) {
-                close_all(local_fd_consume, remote_fds_consume, n);
+                close_all(local_fd_consume, messages, remote_fds_consume, n);
                 return is_valid ? -ENOMEM : -EINVAL;
         }
         r->options = *options;
         r->local = local_fd_consume;
+        r->messages = messages;
         r->n_remotes = n;
         memcpy(r->remotes, remote_fds_consume, n * sizeof(r->remotes[0]));
         r->stop_fd = eventfd(0, EFD_CLOEXEC);
         r->over_fd = eventfd(0, EFD_CLOEXEC);
         r->notify_fd = eventfd(0, EFD_CLOEXEC);
-        error = r->stop_fd < 0 || r->over_fd < 0 || r->notify_fd < 0 ? -EMFILE : 0;
+        r->quit_fd = eventfd(0, EFD_CLOEXEC);
+        error = r->stop_fd < 0 || r->over_fd < 0 || r->notify_fd < 0 || r->quit_fd < 0 ? -EMFILE
+                                                                                       : 0;
         pthread_mutex_init(&r->lock, NULL);
         relay_level_init(&r->level);
         for (way_kind i = 0; i < _WAY_MAX; i++) {
@@ -505,6 +610,7 @@ relay *relay_stop(relay *r) {
         if (!r)
                 return NULL;
         close_ways(r);
+        signal_fd(r->quit_fd);
         for (size_t i = 0; i < _WAY_MAX; i++)
                 for (size_t k = 0; k < r->ways[i].n_threads; k++)
                         (void)pthread_join(r->ways[i].threads[k], NULL);
@@ -513,10 +619,11 @@ relay *relay_stop(relay *r) {
                         relay_packer_free(r->ways[i].packers[k]);
                 relay_blocks_done(&r->ways[i].blocks);
         }
-        close_all(r->local, r->remotes, r->n_remotes);
+        close_all(r->local, r->messages, r->remotes, r->n_remotes);
         fd_close(r->stop_fd);
         fd_close(r->over_fd);
         fd_close(r->notify_fd);
+        fd_close(r->quit_fd);
         pthread_mutex_destroy(&r->lock);
         free(r);
         return NULL;

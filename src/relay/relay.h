@@ -22,11 +22,22 @@ typedef struct relay_options {
         relay_side side;
         /* 0: nothing is compressed. The source's stream is; what goes back is not. */
         unsigned workers;
+        /* What the other shims' ends of `messages_fd_consume` write to each other goes between
+         * QEMU's blocks, in order. Then the connections are the relay's for good: END ends QEMU's
+         * stream alone. Who closes his end leaves: all that he wrote is sent, and that is the
+         * connections' end. */
+        bool messages;
+        int messages_fd_consume;
+        /* QEMU is not shown a failure until relay_stop(): what it writes is thrown away. For one
+         * that would run the guest on when its stream breaks while the guest may be elsewhere. */
+        bool hides_failure;
 } relay_options;
 
 typedef enum relay_state {
         RELAY_RUNS,
-        RELAY_ENDED, /* both ways; the connections are as before, for whoever comes next */
+        /* Both ways; the connections are as before, for whoever comes next. With messages: our side
+         * has left. */
+        RELAY_ENDED,
         RELAY_FAILED,
 } relay_state;
 

@@ -15,6 +15,19 @@ static int wait_for(int fd, short events, int stop_fd) {
         return p[1].revents ? -ECANCELED : 0;
 }
 
+int relay_wait_readable(int first, int second, int stop_fd) {
+        struct pollfd p[] = { { .fd = first, .events = POLLIN },
+                              { .fd = second, .events = POLLIN },
+                              { .fd = stop_fd, .events = POLLIN } };
+
+        while (poll(p, 3, -1) < 0)
+                if (errno != EINTR)
+                        return -errno;
+        if (p[2].revents)
+                return -ECANCELED;
+        return p[0].revents ? 0 : 1;
+}
+
 ssize_t relay_read_some(int fd, void *to, size_t n, int stop_fd) {
         size_t have = 0;
 

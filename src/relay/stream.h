@@ -8,6 +8,10 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+/* Until one of them has something to read, or has ended: which (0 or 1; 0 if both), or -ECANCELED.
+ * A descriptor of -EBADF is left out. */
+int relay_wait_readable(int first, int second, int stop_fd);
+
 /* At least one byte, and what is there already up to `n`. 0: the end; -ECANCELED: stopped. */
 ssize_t relay_read_some(int fd, void *to, size_t n, int stop_fd);
 
