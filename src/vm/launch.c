@@ -5,15 +5,17 @@
 #include "base/fd.h"
 #include "vm/argv.h"
 #include "vm/spawn.h"
+#include "vm/uffd.h"
 #include "vm/vm-internal.h"
 
-#define FDS_MAX (10U + VM_CONFIG_DISKS_MAX)
+#define FDS_MAX (12U + VM_CONFIG_DISKS_MAX)
 
 /* Descriptors for the child, owned here; fds[i] becomes 3 + i there. */
 typedef struct launch {
         int fds[FDS_MAX];
         size_t n_fds;
         vm_argv_input input;
+        int uffd_library, uffd_device; /* their numbers in the child; 0: none */
         ferry_vm *vm;
 } launch;
 
@@ -131,11 +133,27 @@ static int open_devices(launch *l, ferry_error *reterr) {
         return 0;
 }
 
+static int open_uffd(launch *l, ferry_error *reterr) {
+        int device, library, r;
+
+        if (!l->vm->receives_postcopy)
+                return 0;
+        r = uffd_open(&device, &library, reterr);
+        if (r < 0)
+                return r;
+        l->uffd_device = give(l, device);
+        l->uffd_library = give(l, library);
+        return 0;
+}
+
 static int open_all(launch *l, ferry_error *reterr) {
         const vm_config *config = l->vm->config;
         int r;
 
         r = open_memory(l, reterr);
+        if (r < 0)
+                return r;
+        r = open_uffd(l, reterr);
         if (r < 0)
                 return r;
         r = open_channels(l, reterr);
@@ -205,6 +223,8 @@ static int spawn(launch *l, ferry_error *reterr) {
                                           .uid = vm->user.uid,
                                           .gid = vm->user.gid,
                                           .extra_gid = vm->user.kvm_gid,
+                                          .uffd_library = l->uffd_library,
+                                          .uffd_device = l->uffd_device,
                                           .own_network = vm->own_network,
                                           .before_exec = write_record,
                                           .userdata = l },

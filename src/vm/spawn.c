@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #include "base/fd.h"
+#include "vm/uffd.h"
 
 #define FDS_MAX 64U
 
@@ -125,13 +126,29 @@ static int child_tie(const vm_spawn_spec *spec, pid_t parent) {
         return 0;
 }
 
-static _Noreturn void child_run(const vm_spawn_spec *spec, pid_t parent, int null_fd, int go_fd,
-                                int error_fd) {
-        static char *const environment[] = {
-                (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                (char *)"LC_ALL=C.UTF-8",
-                NULL,
+typedef struct child_environment {
+        char library[48], device[48];
+        char *values[5];
+} child_environment;
+
+static void make_environment(const vm_spawn_spec *spec, child_environment *ret) {
+        *ret = (child_environment){
+                .values = {
+                        (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                        (char *)"LC_ALL=C.UTF-8",
+                },
         };
+        if (spec->uffd_library == 0)
+                return;
+        snprintf(ret->library, sizeof(ret->library), "LD_PRELOAD=/proc/self/fd/%d",
+                 spec->uffd_library);
+        snprintf(ret->device, sizeof(ret->device), UFFD_ENVIRONMENT "=%d", spec->uffd_device);
+        ret->values[2] = ret->library;
+        ret->values[3] = ret->device;
+}
+
+static _Noreturn void child_run(const vm_spawn_spec *spec, char *const *environment, pid_t parent,
+                                int null_fd, int go_fd, int error_fd) {
         char byte;
 
         /* EOF: the parent died or thought better of it. */
@@ -180,6 +197,7 @@ int vm_spawn(const vm_spawn_spec *spec, pid_t *ret_pid, int *ret_pidfd, ferry_er
         _cleanup_(closep) int null_fd = -EBADF, pidfd = -EBADF;
         _cleanup_(closep) int error_read = -EBADF, error_write = -EBADF;
         _cleanup_(closep) int go_read = -EBADF, go_write = -EBADF;
+        child_environment environment;
         int error_pipe[2], go_pair[2];
         pid_t parent = getpid(), pid;
         int r;
@@ -199,13 +217,14 @@ int vm_spawn(const vm_spawn_spec *spec, pid_t *ret_pid, int *ret_pidfd, ferry_er
         go_read = go_pair[0];
         go_write = go_pair[1];
 
+        make_environment(spec, &environment);
         pid = fork();
         if (pid < 0)
                 return ferry_error_set_errno(reterr, -errno, "fork");
         if (pid == 0) {
                 /* its own copy of the write end would keep it waiting for ever */
                 (void)close(go_write);
-                child_run(spec, parent, null_fd, go_read, error_write);
+                child_run(spec, environment.values, parent, null_fd, go_read, error_write);
         }
         error_write = fd_close(error_write);
         go_read = fd_close(go_read);

@@ -21,7 +21,10 @@ typedef struct vm_spawn_spec {
         bool switch_user;
         uid_t uid;
         gid_t gid;
-        gid_t extra_gid;   /* one supplementary group, or (gid_t)-1 */
+        gid_t extra_gid; /* one supplementary group, or (gid_t)-1 */
+        /* Numbers in the child: a library that is loaded into it, and what it is to find there
+         * (vm/uffd.h); 0: none. */
+        int uffd_library, uffd_device;
         bool own_network;  /* a network namespace of its own, with nothing in it; needs root */
         bool ends_with_us; /* killed when we end, however we end: for what only answers a question
                             */

@@ -53,6 +53,7 @@ struct ferry_vm {
         vm_mode mode;
         char bridge[TAP_NAME_SIZE];
         bool own_network;
+        bool receives_postcopy;
         char *probe_cache;
         vm_user user;
 

@@ -15,7 +15,7 @@
  * refusal ends it. It holds a reference to the VM, and its end is the answer to its last command,
  * which the QMP client gives exactly once. */
 
-#define STEPS_MAX 6U
+#define STEPS_MAX 7U
 
 #define DOWNTIME_LIMIT_MAX  2000000U /* QEMU's, ms */
 #define BANDWIDTH_UNLIMITED 1000000000000ULL
@@ -412,8 +412,10 @@ static json_t *migrate_parameters(const vm_migrate_options *options) {
 
         if (bandwidth == 0)
                 bandwidth = BANDWIDTH_UNLIMITED;
-        return json_pack("{s:I, s:I}", "downtime-limit", (json_int_t)options->downtime_limit_msec,
-                         "max-bandwidth", (json_int_t)bandwidth);
+        return json_pack("{s:I, s:I, s:I}", "downtime-limit",
+                         (json_int_t)options->downtime_limit_msec, "max-bandwidth",
+                         (json_int_t)bandwidth, "max-postcopy-bandwidth",
+                         (json_int_t)options->max_bytes_per_second);
 }
 
 static void add_getfd(vm_op *op, int fd_consume) {
@@ -447,6 +449,8 @@ int vm_migrate_out(ferry_vm *vm, int fd_consume, const vm_migrate_options *optio
                capability("pause-before-switchover", options->pause_before_switchover), -EBADF);
         op_add(op, "migrate-set-capabilities", true,
                capability("auto-converge", options->auto_converge), -EBADF);
+        op_add(op, "migrate-set-capabilities", true, capability("postcopy-ram", options->postcopy),
+               -EBADF);
         if (options->auto_converge)
                 op_add(op, "migrate-set-parameters", true, auto_converge_parameters(1), -EBADF);
         op_add(op, "migrate-set-parameters", true, migrate_parameters(options), -EBADF);
@@ -455,16 +459,44 @@ int vm_migrate_out(ferry_vm *vm, int fd_consume, const vm_migrate_options *optio
         return op_begin(op);
 }
 
-int vm_migrate_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
+/* Gives QEMU the connection, and has it used. */
+static int use_fd(ferry_vm *vm, int fd_consume, const char *command, json_t *arguments_consume,
+                  vm_done done, void *userdata) {
         _cleanup_(closep) int fd = fd_consume;
         vm_op *op = op_new(vm, done, userdata);
 
-        if (!op)
+        if (!op) {
+                json_decref(arguments_consume);
                 return -ENOMEM;
+        }
         op->finish = finish_migrate;
         add_getfd(op, TAKE_FD(fd));
-        op_add(op, "migrate-incoming", true, json_pack("{s:s}", "uri", "fd:" FD_NAME), -EBADF);
+        op_add(op, command, true, arguments_consume, -EBADF);
         return op_begin(op);
+}
+
+int vm_migrate_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
+        return use_fd(vm, fd_consume, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" FD_NAME),
+                      done, userdata);
+}
+
+int vm_allow_postcopy(ferry_vm *vm, vm_done done, void *userdata) {
+        return simple(vm, "migrate-set-capabilities", true, capability("postcopy-ram", true), done,
+                      userdata);
+}
+
+int vm_start_postcopy(ferry_vm *vm, vm_done done, void *userdata) {
+        return simple(vm, "migrate-start-postcopy", false, NULL, done, userdata);
+}
+
+int vm_recover_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
+        return use_fd(vm, fd_consume, "migrate-recover", json_pack("{s:s}", "uri", "fd:" FD_NAME),
+                      done, userdata);
+}
+
+int vm_recover_out(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
+        return use_fd(vm, fd_consume, "migrate",
+                      json_pack("{s:s, s:b}", "uri", "fd:" FD_NAME, "resume", 1), done, userdata);
 }
 
 int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata) {

@@ -501,6 +501,7 @@ static int vm_new(sd_event *event, const vm_options *options, const vm_handlers 
                 .event = sd_event_ref(event),
                 .mode = options->mode,
                 .own_network = options->own_network,
+                .receives_postcopy = options->receives_postcopy,
                 .dir_fd = -EBADF,
                 .pidfd = -EBADF,
                 .memory_fd = -EBADF,

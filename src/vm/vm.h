@@ -136,6 +136,8 @@ typedef struct vm_options {
         vm_mode mode;
         const char *bridge; /* overrides config's; NULL = config's; "" = none */
         bool own_network;   /* QEMU has a network namespace of its own; its tap is made in ours */
+        /* vm_allow_postcopy() will be asked for: QEMU gets a userfaultfd. */
+        bool receives_postcopy;
         const char *probe_cache; /* file for vm-probe.h's result; NULL = probe each time */
         /* Who QEMU runs as, when we are root. 0 = a uid of ferry's range for this state_dir
          * (docs/vm-config.md). Not root: QEMU runs as we do. */
@@ -261,6 +263,7 @@ bool vm_mirrors_are_there(const ferry_vm *vm);
 
 typedef struct vm_migrate_options {
         bool pause_before_switchover;
+        bool postcopy;                 /* vm_start_postcopy() may follow */
         bool auto_converge;            /* see vm_set_auto_converge() */
         uint64_t downtime_limit_msec;  /* 0..2000000 */
         uint64_t max_bytes_per_second; /* 0 = as fast as it goes */
@@ -271,6 +274,15 @@ typedef struct vm_migrate_options {
 int vm_migrate_out(ferry_vm *vm, int fd_consume, const vm_migrate_options *options, vm_done done,
                    void *userdata);
 int vm_migrate_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
+/* At the receiving side, before vm_migrate_in(): -EREMOTEIO where QEMU cannot (qemu.log says why).
+ */
+int vm_allow_postcopy(ferry_vm *vm, vm_done done, void *userdata);
+/* At the sending side: the guest stops, its state goes, and it can run at the other side before its
+ * memory is there. With pause_before_switchover there is a way back until vm_migrate_continue(). */
+int vm_start_postcopy(ferry_vm *vm, vm_done done, void *userdata);
+/* After POSTCOPY_PAUSED, on a new connection: at the receiving side, and at the sending one. */
+int vm_recover_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
+int vm_recover_out(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
 /* Out of pre-switchover (pause_before_switchover). */
 int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata);
 /* `done`: the order was taken. on_migration(CANCELLED) says that it is over. A source that was
