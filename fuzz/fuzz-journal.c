@@ -86,7 +86,9 @@ static void try_journal(void) {
                 require_same(j);
                 FUZZ_REQUIRE(journal_end(j) == 0);
         }
-        if (journal_begin(j, "next", true, false, TLS_NONE, secret) == 0) {
+        if (journal_begin(j, &(journal_opening){ .session_id = "next",
+                                                 .source = true,
+                                                 .secret = secret }) == 0) {
                 const journal_session *current = journal_current(j);
 
                 FUZZ_REQUIRE(current && strcmp(current->session_id, "next") == 0);

@@ -21,7 +21,8 @@ int journal_record(const journal_session *session, char ret[JOURNAL_RECORD_MAX])
         char hex[2 * DIGEST_SIZE + 1];
         uint8_t mac[DIGEST_SIZE];
 
-        if (mark != JOURNAL_HANDED && mark != JOURNAL_RUNNING && mark != JOURNAL_DECLINED)
+        if (mark != JOURNAL_HANDED && mark != JOURNAL_TAKEN && mark != JOURNAL_RUNNING &&
+            mark != JOURNAL_DECLINED)
                 return -ENODATA;
         record_mac(session, journal_mark_name(mark), mac);
         hex_encode(mac, DIGEST_SIZE, hex);
@@ -32,7 +33,8 @@ int journal_record(const journal_session *session, char ret[JOURNAL_RECORD_MAX])
 
 int journal_record_check(const journal_session *session, const void *record, size_t n,
                          journal_mark *ret_mark) {
-        static const journal_mark marks[] = { JOURNAL_HANDED, JOURNAL_RUNNING, JOURNAL_DECLINED };
+        static const journal_mark marks[] = { JOURNAL_HANDED, JOURNAL_TAKEN, JOURNAL_RUNNING,
+                                              JOURNAL_DECLINED };
         char text[JOURNAL_RECORD_MAX], *save = NULL, *word[4];
         uint8_t mac[DIGEST_SIZE], expected[DIGEST_SIZE];
 

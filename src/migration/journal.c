@@ -11,7 +11,7 @@
 /*
  * "FERRYJOURNAL1\n", then lines "CHECK TEXT\n", then NULs to the end of the file. CHECK is the
  * first 16 hex digits of TEXT's SHA-256. TEXT is one of
- *   open ID source|destination caller|direct[+psk|+x509] BOOT SECRET
+ *   open ID source|destination caller|direct[+postcopy][+psk|+x509] BOOT SECRET
  *   mark NAME
  *   cause KIND CODE WORDS
  *   close
@@ -40,6 +40,7 @@ static const char *const mark_names[_JOURNAL_MARK_MAX] = {
         [JOURNAL_RAN_AGAIN] = "ran-again", [JOURNAL_HANDED] = "handed",
         [JOURNAL_DONE] = "done",           [JOURNAL_OWNER] = "owner",
         [JOURNAL_RUNNING] = "running",     [JOURNAL_DECLINED] = "declined",
+        [JOURNAL_TAKEN] = "taken",
 };
 
 static const char *const cause_names[_JOURNAL_CAUSE_MAX] = {
@@ -100,12 +101,16 @@ static int add_session(journal *j, const journal_session *session) {
         return 0;
 }
 
+#define POSTCOPY_MODE "+postcopy"
 static const char *const encryption_names[_TLS_KIND_MAX] = { "", "+psk", "+x509" };
 
 static int parse_mode(const char *word, journal_session *ret) {
         const char *rest = strchrnul(word, '+');
 
         ret->direct = strncmp(word, "direct", (size_t)(rest - word)) == 0 && rest > word;
+        ret->postcopy = strncmp(rest, POSTCOPY_MODE, strlen(POSTCOPY_MODE)) == 0;
+        if (ret->postcopy)
+                rest += strlen(POSTCOPY_MODE);
         for (tls_kind i = 0; i < _TLS_KIND_MAX; i++)
                 if (strcmp(rest, encryption_names[i]) == 0) {
                         ret->encryption = i;
@@ -335,9 +340,10 @@ static void format_open(const journal_session *s, const char *boot_id, char ret[
         char secret[2 * DIGEST_SIZE + 1];
 
         hex_encode(s->secret, DIGEST_SIZE, secret);
-        snprintf(ret, LINE_MAX_, "open %s %s %s%s %s %s", s->session_id,
+        snprintf(ret, LINE_MAX_, "open %s %s %s%s%s %s %s", s->session_id,
                  s->source ? "source" : "destination", s->direct ? "direct" : "caller",
-                 encryption_names[s->encryption], s->this_boot ? boot_id : "-", secret);
+                 s->postcopy ? POSTCOPY_MODE : "", encryption_names[s->encryption],
+                 s->this_boot ? boot_id : "-", secret);
         explicit_bzero(secret, sizeof(secret));
 }
 
@@ -377,12 +383,12 @@ static int compact(journal *j) {
         return 0;
 }
 
-int journal_begin(journal *j, const char *session_id, bool source, bool direct, tls_kind encryption,
-                  const uint8_t secret[DIGEST_SIZE]) {
+int journal_begin(journal *j, const journal_opening *opening) {
         journal_session session = {
-                .source = source,
-                .direct = direct,
-                .encryption = encryption,
+                .source = opening->source,
+                .direct = opening->direct,
+                .postcopy = opening->postcopy,
+                .encryption = opening->encryption,
                 .mark = JOURNAL_OPEN,
                 .this_boot = true,
         };
@@ -393,15 +399,15 @@ int journal_begin(journal *j, const char *session_id, bool source, bool direct, 
                 (void)journal_end(j);
         if (j->is_open)
                 return -EBUSY;
-        if (!journal_session_id_is_valid(session_id))
+        if (!journal_session_id_is_valid(opening->session_id))
                 return -EINVAL;
         if (j->n_sessions >= JOURNAL_TOMBSTONES_MAX || FILE_SIZE - j->used < SESSION_ROOM) {
                 r = compact(j);
                 if (r < 0)
                         return r;
         }
-        strcpy(session.session_id, session_id);
-        memcpy(session.secret, secret, DIGEST_SIZE);
+        strcpy(session.session_id, opening->session_id);
+        memcpy(session.secret, opening->secret, DIGEST_SIZE);
         r = add_session(j, &session);
         if (r < 0)
                 return r;

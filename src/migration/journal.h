@@ -23,6 +23,7 @@ typedef enum journal_mark {
         JOURNAL_RAN_AGAIN, /* source: rolled back, the guest ran on after the copy */
         JOURNAL_HANDED,    /* source: the destination's to run */
         JOURNAL_DONE,      /* source: the destination runs it */
+        JOURNAL_TAKEN,     /* destination, post-copy: ours; `cont` was not sent */
         JOURNAL_OWNER,     /* destination: ours, `cont` may have been sent; source: ours again */
         JOURNAL_RUNNING,   /* destination: it ran */
         JOURNAL_DECLINED,  /* destination: this copy never runs */
@@ -51,6 +52,7 @@ typedef struct journal_session {
         char session_id[JOURNAL_SESSION_ID_MAX + 1];
         bool source;
         bool direct;
+        bool postcopy;       /* it may come to that */
         tls_kind encryption; /* of its connections */
         uint8_t secret[DIGEST_SIZE];
         journal_mark mark;
@@ -69,8 +71,13 @@ journal *journal_free(journal *j);
 bool journal_session_id_is_valid(const char *id);
 
 /* Opens a session: synced. Its mark is OPEN. */
-int journal_begin(journal *j, const char *session_id, bool source, bool direct, tls_kind encryption,
-                  const uint8_t secret[DIGEST_SIZE]);
+typedef struct journal_opening {
+        const char *session_id;
+        bool source, direct, postcopy;
+        tls_kind encryption;
+        const uint8_t *secret; /* DIGEST_SIZE bytes */
+} journal_opening;
+int journal_begin(journal *j, const journal_opening *opening);
 /* The open session's. On a failure nothing is known to be on disk, and the mark in memory is the
  * old one. */
 int journal_set(journal *j, journal_mark mark, bool sync);
@@ -90,10 +97,11 @@ const journal_session *journal_sessions(const journal *j, size_t *ret_n);
 const char *journal_mark_name(journal_mark mark); /* "ran-again" */
 
 /* A record: the mark with a MAC by the session's secret, for the other side, by way of a caller.
- * Only handed (and done, which says handed), running and declined have one: else -ENODATA. */
+ * Only handed (and done, which says handed), taken, running and declined have one: else -ENODATA.
+ */
 int journal_record(const journal_session *session, char ret[JOURNAL_RECORD_MAX]);
-/* Checks the other side's record: *ret_mark HANDED, RUNNING or DECLINED. -EKEYREJECTED when it is
- * not authentic, -EBADMSG when it is no record, -EINVAL when it is of another session. */
+/* Checks the other side's record: *ret_mark HANDED, TAKEN, RUNNING or DECLINED. -EKEYREJECTED when
+ * it is not authentic, -EBADMSG when it is no record, -EINVAL when it is of another session. */
 int journal_record_check(const journal_session *session, const void *record, size_t n,
                          journal_mark *ret_mark);
 

@@ -29,6 +29,7 @@ typedef enum link_phase {
 
 struct mig_link {
         int fd;
+        int messages;       /* instead of fd; -EBADF: not */
         tls_tunnel *tunnel; /* NULL: fd is the connection itself */
         sd_event_source *io;
         mig_link_handlers handlers;
@@ -48,6 +49,7 @@ struct mig_link {
         mig_link_identity identity; /* session_id, options: owned copies */
         uint8_t *own_hello, *peer_hello;
         size_t n_own_hello, n_peer_hello;
+        uint32_t peer_relay;
 };
 
 static void link_unref(mig_link *l) {
@@ -61,6 +63,10 @@ static void link_unref(mig_link *l) {
         free(l->own_hello);
         free(l->peer_hello);
         free(l);
+}
+
+static int talk_fd(const mig_link *l) {
+        return l->messages >= 0 ? l->messages : l->fd;
 }
 
 static void update_events(mig_link *l) {
@@ -105,7 +111,7 @@ static void die_errno(mig_link *l, const char *what, int r) {
 
 static int flush(mig_link *l) {
         while (l->n_out > 0 && !l->held) {
-                ssize_t k = send(l->fd, l->out, l->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
+                ssize_t k = send(talk_fd(l), l->out, l->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
 
                 if (k < 0) {
                         if (errno == EINTR)
@@ -231,6 +237,7 @@ static void receive_hello(mig_link *l, const mig_message *message) {
                 die(l, problem);
                 return;
         }
+        l->peer_relay = message->hello->relay_version;
         l->peer_hello = l->body;
         l->n_peer_hello = l->n_body;
         l->body = NULL;
@@ -301,7 +308,7 @@ static int read_some(mig_link *l) {
 
                 if (!in_header && want == 0)
                         return 1;
-                k = recv(l->fd, to, want, MSG_DONTWAIT);
+                k = recv(talk_fd(l), to, want, MSG_DONTWAIT);
                 if (k < 0) {
                         if (errno == EINTR)
                                 continue;
@@ -371,6 +378,7 @@ int mig_link_new(sd_event *event, int fd_consume, const mig_link_handlers *handl
                 return -ENOMEM;
         *l = (mig_link){
                 .fd = fd,
+                .messages = -EBADF,
                 .handlers = *handlers,
                 .userdata = userdata,
                 .n_ref = 1,
@@ -491,6 +499,23 @@ void mig_link_listen(mig_link *l) {
         update_events(l);
 }
 
+int mig_link_divert(mig_link *l, int fd_consume) {
+        _cleanup_(closep) int fd = fd_consume;
+        int r;
+
+        if (l->n_out > 0)
+                return -EBUSY;
+        r = sd_event_source_set_io_fd(l->io, fd);
+        if (r < 0)
+                return r;
+        l->messages = TAKE_FD(fd);
+        return 0;
+}
+
+uint32_t mig_link_get_peer_relay(const mig_link *l) {
+        return l->peer_relay;
+}
+
 void mig_link_hold(mig_link *l) {
         l->held = true;
         update_events(l);
@@ -550,6 +575,7 @@ mig_link *mig_link_free(mig_link *l) {
         l->freed = true;
         l->io = sd_event_source_disable_unref(l->io);
         l->fd = fd_close(l->fd);
+        l->messages = fd_close(l->messages);
         l->tunnel = tls_tunnel_free(l->tunnel);
         link_unref(l);
         return NULL;

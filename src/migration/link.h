@@ -55,6 +55,12 @@ char *mig_link_get_problem(mig_link *l);
 void mig_link_pause(mig_link *l);
 void mig_link_listen(mig_link *l);
 
+/* The connection is a relay's, which carries the messages as well: they go over `fd_consume`, its
+ * peer is the relay's. What was queued for the connection must be gone: -EBUSY. */
+int mig_link_divert(mig_link *l, int fd_consume);
+/* Of the peer's hello: 0 when it asks for no relay. */
+uint32_t mig_link_get_peer_relay(const mig_link *l);
+
 /* The connection is a relay's: nothing is read, and what is sent waits, until the release. */
 void mig_link_hold(mig_link *l);
 void mig_link_release(mig_link *l);

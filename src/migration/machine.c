@@ -3,11 +3,14 @@
 /*
  * source       IDLE > EXPORTING > EXPORTED > SOCKET_WAITING|SOCKET_READY > GREETING > COPYING
  *              > OFFERED > READY > HANDED > DONE > RELEASED|GIVEN_UP > ENDED
- *              every state before HANDED > CANCELLING|RESUMING|RECOVERING
+ *   post-copy  COPYING > PAUSED > POISED > COMMITTED > SERVING > FEEDING > DONE
+ *              every state before HANDED, COMMITTED > CANCELLING|RESUMING|RECOVERING
  *              > CANCELLED|RESUMED|FAILED
  * destination  IDLE > IMPORTED > PREPARING > PREPARED > SOCKET_WAITING|SOCKET_READY > GREETING
  *              > LOADING > LOADED > READY > (WANTED) > OWNER > RUNNING > FINALIZED
- *              every state before OWNER > CANCELLING|STOPPING|FAILING > CANCELLED|STOPPED|FAILED
+ *   post-copy  LOADING > POISED > (CLAIMED) > TAKEN > STARTING > FETCHING > RUNNING
+ *              every state before OWNER, TAKEN > CANCELLING|STOPPING|FAILING
+ *              > CANCELLED|STOPPED|FAILED
  *              LOADED|READY|WANTED and the link breaks > UNDECIDED
  *
  * The handover's rows were checked as a model: at most one side runs the guest, and from every
@@ -42,6 +45,26 @@
         REJOIN(self), EV(REJOINED) = STAY(self, word), EV(WANT) = STAY(self, word)
 #define DECLINED_COPY(self)                                                                        \
         REJOIN(self), EV(REJOINED) = STAY(self, SAY_DECLINED), EV(GO) = STAY(self, SAY_DECLINED)
+/* QEMU waits before a post-copy's switchover: only here is all of the guest. */
+#define PAUSED_SOURCE                                                                              \
+        IN_SESSION, RPC(SOCKET) = IS(ALREADY), RPC(TRANSFER) = IS(NOP),                            \
+                    RPC(RESUME) = START(S_RESUMING, ROLL_BACK),                                    \
+                    RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),                                  \
+                    RPC(CLEANUP) = START(S_CANCELLING, ROLL_BACK),                                 \
+                    EV(DECLINED) = TO(S_RECOVERING, ROLL_BACK),                                    \
+                    EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),                             \
+                    EV(LINK_LOST) = TO(S_RECOVERING, ROLL_BACK),                                   \
+                    EV(WAIT_TIMEOUT) = TO(S_RECOVERING, ROLL_BACK),                                \
+                    EV(QEMU_GONE) = TO(S_FAILED, FAIL)
+/* A copy that lacks the guest's state: without its connection it is worth nothing. */
+#define POISED_COPY                                                                                \
+        IN_SESSION, DISCARD_ON_CALL,                                                               \
+                RPC(SOCKET) = IS(ALREADY), RPC(TRANSFER) = IS(NOP),                                \
+                RPC(STOP) = START(D_STOPPING, DISCARD),                                            \
+                RPC(STOP_FORCE) = START(D_STOPPING, DISCARD), EV(GO) = TO(D_TAKEN, TAKE),          \
+                EV(REFUSED) = TO(D_FAILING, DISCARD), EV(RECORD_HANDED) = TO(D_TAKEN, TAKE),       \
+                EV(TRANSFER_FAILED) = TO(D_FAILING, DISCARD),                                      \
+                EV(LINK_LOST) = TO(D_FAILING, DISCARD), EV(QEMU_GONE) = TO(D_FAILING, DISCARD)
 #define ROLLING_BACK                                                                               \
         IN_SESSION, EV(ROLLBACK_FAILED) = TO(S_FAILED, FAIL), EV(QEMU_GONE) = TO(S_FAILED, FAIL)
 
@@ -118,6 +141,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(TRANSFER) = IS(NOP),
                 RPC(CANCEL) = START(S_CANCELLING, ROLL_BACK),
                 EV(COMPLETED) = TO(S_OFFERED, OFFER),
+                EV(PAUSED) = TO(S_PAUSED, PROPOSE),
                 EV(TRANSFER_FAILED) = TO(S_RECOVERING, ROLL_BACK),
         },
         [MIG_S_OFFERED] = {
@@ -158,6 +182,65 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(WAIT_TIMEOUT) = TO(S_RECOVERING, ROLL_BACK),
                 EV(QEMU_GONE) = TO(S_SPENT, NONE),
         },
+        [MIG_S_PAUSED] = {
+                PAUSED_SOURCE,
+                RPC(STOP) = IS(WAIT), /* handover is due; READY may be under way */
+                RPC(STOP_FORCE) = IS(WAIT),
+                EV(READY) = TO(S_POISED, MARK_READY),
+                EV(WANT) = STAY(S_PAUSED, SAY_REFUSED),
+        },
+        [MIG_S_POISED] = {
+                PAUSED_SOURCE,
+                RPC(STOP) = START(S_COMMITTED, HAND_OVER),
+                RPC(STOP_FORCE) = START(S_COMMITTED, HAND_OVER),
+                EV(DUE) = TO(S_COMMITTED, HAND_OVER),
+                EV(WANT) = TO(S_COMMITTED, HAND_OVER),
+        },
+        /* What QEMU has not sent yet cannot run there: a destination that gives up gives it back.
+         * Its TAKEN is what makes it safe to go on. */
+        [MIG_S_COMMITTED] = {
+                IN_SESSION,
+                ANSWERS(S_COMMITTED, SAY_GO),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(WAIT),
+                RPC(STOP_FORCE) = IS(WAIT),
+                EV(TAKEN) = TO(S_SERVING, SWITCH),
+                EV(DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(RECORD_DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(LOST) = STAY(S_COMMITTED, NONE),
+                EV(FENCED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(JOURNAL_FAILED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(QEMU_GONE) = TO(S_HANDED, NONE), /* and waits for the other side's word */
+        },
+        /* A QEMU that fails before it has sent the state can take it back all the same. */
+        [MIG_S_SERVING] = {
+                IN_SESSION,
+                ANSWERS(S_SERVING, SAY_GO),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(WAIT),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(RUNS) = TO(S_FEEDING, HEAR_RUNS),
+                EV(RUNNING) = TO(S_DONE, RELEASE),
+                EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
+                EV(DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(RECORD_DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(LOST) = STAY(S_SERVING, NONE),
+                EV(FENCED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(QEMU_GONE) = TO(S_HANDED, SAY_LOST),
+        },
+        [MIG_S_FEEDING] = {
+                IN_SESSION,
+                ANSWERS(S_FEEDING, SAY_GO),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(NOP),
+                RPC(STOP_FORCE) = IS(NOP),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(RUNNING) = TO(S_DONE, RELEASE),
+                EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
+                EV(LOST) = TO(S_DONE, RELEASE), /* it ran there, and what is here is old */
+                EV(QEMU_GONE) = TO(S_RELEASED, SAY_LOST),
+        },
         [MIG_S_SPENT] = {
                 IN_SESSION,
                 EV(READY) = STAY(S_SPENT, MARK_READY),
@@ -185,6 +268,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(RECORD_RUNNING) = TO(S_DONE, RELEASE),
                 EV(DECLINED) = TO(S_RECOVERING, TAKE_BACK),
                 EV(RECORD_DECLINED) = TO(S_RECOVERING, TAKE_BACK),
+                EV(RUNS) = TO(S_RELEASED, SAY_LOST), /* post-copy, and our QEMU is gone */
                 EV(LOST) = STAY(S_HANDED, NONE), /* it may have run there: only `force` goes on */
                 EV(FENCED) = TO(S_RECOVERING, TAKE_BACK),
                 /* GO was not sent: it waits for the line */
@@ -329,6 +413,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(TRANSFER) = IS(NOP),
                 RPC(CANCEL) = START(D_CANCELLING, DISCARD),
                 EV(LOADED) = TO(D_LOADED, LISTEN),
+                EV(OFFER_POSTCOPY) = TO(D_POISED, SAY_READY),
                 EV(TRANSFER_FAILED) = TO(D_FAILING, DISCARD),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
         },
@@ -372,6 +457,59 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(RECORD_HANDED) = TO(D_OWNER, TAKE_OVER),
                 EV(LINK_LOST) = TO(D_UNDECIDED, NONE),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_POISED] = {
+                POISED_COPY,
+                RPC(RESUME) = START(D_CLAIMED, SAY_WANT),
+        },
+        [MIG_D_CLAIMED] = {
+                POISED_COPY,
+                RPC(RESUME) = IS(WAIT),
+        },
+        /* The source may have gone on, and has no way back then. But what has not run here can be
+         * given up when there is nothing to run it with. */
+        [MIG_D_TAKEN] = {
+                IN_SESSION,
+                REJOIN(D_TAKEN),
+                EV(REJOINED) = STAY(D_TAKEN, SAY_TAKEN),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(RESUME) = IS(WAIT),
+                EV(GO) = STAY(D_TAKEN, SAY_TAKEN),
+                EV(STATE_CAME) = TO(D_STARTING, TAKE_OVER),
+                EV(TRANSFER_FAILED) = TO(D_FAILING, DISCARD),
+                EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
+                /* TAKEN was not sent: it waits for the line */
+                EV(JOURNAL_FAILED) = TO(D_FAILING, DISCARD),
+        },
+        [MIG_D_STARTING] = {
+                IN_SESSION,
+                REJOIN(D_STARTING),
+                EV(REJOINED) = STAY(D_STARTING, SAY_TAKEN),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = IS(WAIT),
+                RPC(RESUME) = IS(WAIT),
+                EV(GO) = STAY(D_STARTING, SAY_TAKEN),
+                EV(CONTINUED) = TO(D_FETCHING, TELL_RUNS),
+                EV(QEMU_GONE) = TO(D_LOST, SAY_LOST),
+                EV(JOURNAL_FAILED) = TO(D_TAKEN, NONE), /* `cont` was not sent: it is tried again */
+        },
+        /* A guest that ends here has run here: the source's copy is of no use any more. */
+        [MIG_D_FETCHING] = {
+                IN_SESSION,
+                REJOIN(D_FETCHING),
+                EV(REJOINED) = STAY(D_FETCHING, SAY_RUNS),
+                RPC(TRANSFER) = IS(NOP),
+                RPC(STOP) = IS(STILL_OWNER),
+                RPC(STOP_FORCE) = START(D_KILLING, KILL),
+                RPC(RESUME) = IS(NOP),
+                RPC(CLEANUP) = IS(WAIT),
+                EV(GO) = STAY(D_FETCHING, SAY_RUNS),
+                EV(LOADED) = TO(D_RUNNING, CONFIRM),
+                EV(LOST) = STAY(D_FETCHING, NONE), /* it stands where it misses its memory */
+                EV(QEMU_GONE) = TO(D_RUNNING, CONFIRM),
         },
         [MIG_D_OWNER] = {
                 IN_SESSION,
@@ -513,6 +651,11 @@ static const mig_state_info infos[_MIG_STATE_MAX] = {
         S_(COPYING, "Transferring", HERE),
         S_(OFFERED, "Transferring", HERE),
         S_(READY, "TransferCompleted", HERE),
+        S_(PAUSED, "Transferring", HERE),
+        S_(POISED, "TransferCompleted", HERE),
+        S_(COMMITTED, "TransferCompleted", THERE),
+        S_(SERVING, "TransferCompleted", THERE),
+        S_(FEEDING, "TransferCompleted", THERE),
         S_(SPENT, "TransferCompleted", UNKNOWN),
         S_(HANDED, "TransferCompleted", THERE),
         S_(DONE, "TransferCompleted", THERE),
@@ -537,6 +680,11 @@ static const mig_state_info infos[_MIG_STATE_MAX] = {
         D_(LOADED, "Transferring", THERE),
         D_(READY, "TransferCompleted", THERE),
         D_(WANTED, "TransferCompleted", THERE),
+        D_(POISED, "TransferCompleted", THERE),
+        D_(CLAIMED, "TransferCompleted", THERE),
+        D_(TAKEN, "TransferCompleted", HERE),
+        D_(STARTING, "TransferCompleted", HERE),
+        D_(FETCHING, "TransferCompleted", HERE),
         D_(OWNER, "TransferCompleted", HERE),
         D_(RUNNING, "TransferCompleted", HERE),
         D_(FINALIZED, "Finalized", HERE),
@@ -596,14 +744,19 @@ const char *mig_event_name(mig_event event) {
                 EV(REJOINED) = "rejoined",
                 EV(COMPLETED) = "completed",
                 EV(LOADED) = "loaded",
+                EV(PAUSED) = "paused",
+                EV(STATE_CAME) = "state-came",
                 EV(TRANSFER_FAILED) = "transfer-failed",
                 EV(LINK_LOST) = "link-lost",
                 EV(WAIT_TIMEOUT) = "wait-timeout",
                 EV(DUE) = "due",
                 EV(OFFER) = "OFFER",
+                EV(OFFER_POSTCOPY) = "OFFER (post-copy)",
                 EV(READY) = "READY",
                 EV(WANT) = "WANT",
                 EV(GO) = "GO",
+                EV(TAKEN) = "TAKEN",
+                EV(RUNS) = "RUNS",
                 EV(RUNNING) = "RUNNING",
                 EV(DECLINED) = "DECLINED",
                 EV(REFUSED) = "REFUSED",
@@ -640,13 +793,20 @@ const char *mig_action_name(mig_action action) {
                 [MIG_ACT_START_LOAD] = "start-load",
                 [MIG_ACT_OFFER] = "offer",
                 [MIG_ACT_SAY_OFFER] = "say-offer",
+                [MIG_ACT_PROPOSE] = "propose",
                 [MIG_ACT_LISTEN] = "listen",
                 [MIG_ACT_SAY_READY] = "say-ready",
                 [MIG_ACT_MARK_READY] = "mark-ready",
                 [MIG_ACT_SAY_WANT] = "say-want",
                 [MIG_ACT_HAND_OVER] = "hand-over",
                 [MIG_ACT_SAY_GO] = "say-go",
+                [MIG_ACT_TAKE] = "take",
+                [MIG_ACT_SAY_TAKEN] = "say-taken",
+                [MIG_ACT_SWITCH] = "switch",
                 [MIG_ACT_TAKE_OVER] = "take-over",
+                [MIG_ACT_TELL_RUNS] = "tell-runs",
+                [MIG_ACT_SAY_RUNS] = "say-runs",
+                [MIG_ACT_HEAR_RUNS] = "hear-runs",
                 [MIG_ACT_CONFIRM] = "confirm",
                 [MIG_ACT_SAY_RUNNING] = "say-running",
                 [MIG_ACT_RELEASE] = "release",

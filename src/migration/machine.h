@@ -22,12 +22,18 @@ typedef enum mig_state {
         MIG_S_COPYING,  /* QEMU sends */
         MIG_S_OFFERED,  /* QEMU has sent everything, the guest stands; OFFER is out */
         MIG_S_READY,    /* the destination has loaded; nobody was told to run it yet */
-        MIG_S_SPENT,    /* completed, never ran again, QEMU died: the other copy is the only one */
-        MIG_S_HANDED,   /* journaled: the guest is the destination's to run */
-        MIG_S_DONE,     /* the destination runs it; our QEMU is quitting */
-        MIG_S_RELEASED, /* and is gone */
-        MIG_S_GIVEN_UP, /* done and finalized; our QEMU is quitting */
-        MIG_S_ENDED,    /* and is gone */
+        /* post-copy: ownership passes before the memory has */
+        MIG_S_PAUSED,    /* QEMU waits before the switchover, the guest stands; OFFER is out */
+        MIG_S_POISED,    /* the destination is prepared; nobody was told to run it yet */
+        MIG_S_COMMITTED, /* journaled; QEMU still waits, until the destination has committed too */
+        MIG_S_SERVING,   /* both have: QEMU sends the guest's state, there is no way back */
+        MIG_S_FEEDING,   /* it runs there, and what it has not got yet is sent */
+        MIG_S_SPENT,     /* completed, never ran again, QEMU died: the other copy is the only one */
+        MIG_S_HANDED,    /* journaled: the guest is the destination's to run */
+        MIG_S_DONE,      /* the destination runs it; our QEMU is quitting */
+        MIG_S_RELEASED,  /* and is gone */
+        MIG_S_GIVEN_UP,  /* done and finalized; our QEMU is quitting */
+        MIG_S_ENDED,     /* and is gone */
         MIG_S_CANCELLING, /* rolling back because the caller wants it */
         MIG_S_RESUMING,   /* the same, by FinalizeSandbox(RESUME) */
         MIG_S_RECOVERING, /* the same, because the transfer failed */
@@ -47,7 +53,13 @@ typedef enum mig_state {
         MIG_D_LOADED,  /* all there, paused; not offered yet */
         MIG_D_READY,   /* offered, READY sent */
         MIG_D_WANTED,  /* the caller wants it here: WANT sent */
-        MIG_D_OWNER,   /* journaled: ours; `cont` is under way */
+        /* post-copy */
+        MIG_D_POISED,   /* offered, READY sent: prepared to take it */
+        MIG_D_CLAIMED,  /* the caller wants it here: WANT sent */
+        MIG_D_TAKEN,    /* journaled: ours, and TAKEN sent; its state comes now, it has not run */
+        MIG_D_STARTING, /* journaled: it may have run; `cont` is under way */
+        MIG_D_FETCHING, /* it runs; some of its memory is still at the source */
+        MIG_D_OWNER,    /* journaled: ours; `cont` is under way */
         MIG_D_RUNNING,
         MIG_D_FINALIZED,
         MIG_D_UNDECIDED,  /* the connection broke after the load: only the source knows */
@@ -90,14 +102,19 @@ typedef enum mig_event {
         MIG_EV_REJOINED,        /* hello on a new socket, after the transfer */
         MIG_EV_COMPLETED,       /* source QEMU: all is sent and loaded */
         MIG_EV_LOADED,          /* destination QEMU */
+        MIG_EV_PAUSED,          /* source QEMU: before the switchover of a post-copy */
+        MIG_EV_STATE_CAME,      /* destination QEMU: the guest can run, its memory follows */
         MIG_EV_TRANSFER_FAILED, /* QEMU, the hello, the policy or the guest says so */
         MIG_EV_LINK_LOST,
         MIG_EV_WAIT_TIMEOUT, /* no READY, or no verdict of the caller's, in time */
         MIG_EV_DUE,          /* HANDOVER_DIRECT: hand over as soon as it can be */
         MIG_EV_OFFER,        /* messages of the other shim */
+        MIG_EV_OFFER_POSTCOPY,
         MIG_EV_READY,
         MIG_EV_WANT,
         MIG_EV_GO,
+        MIG_EV_TAKEN,
+        MIG_EV_RUNS, /* with its memory still to come */
         MIG_EV_RUNNING,
         MIG_EV_DECLINED,
         MIG_EV_REFUSED,
@@ -131,13 +148,20 @@ typedef enum mig_action {
         MIG_ACT_START_LOAD,
         MIG_ACT_OFFER,
         MIG_ACT_SAY_OFFER, /* again */
+        MIG_ACT_PROPOSE,   /* OFFER of a post-copy */
         MIG_ACT_LISTEN,    /* loaded: from here on the socket is ours to read */
         MIG_ACT_SAY_READY,
         MIG_ACT_MARK_READY, /* enter TransferCompleted at the source */
         MIG_ACT_SAY_WANT,
         MIG_ACT_HAND_OVER,   /* journal *handed* (sync), then GO */
         MIG_ACT_SAY_GO,      /* again */
+        MIG_ACT_TAKE,        /* journal *taken*, TAKEN */
+        MIG_ACT_SAY_TAKEN,   /* again */
+        MIG_ACT_SWITCH,      /* QEMU goes on with the switchover */
         MIG_ACT_TAKE_OVER,   /* journal *owner*, tap, `cont` */
+        MIG_ACT_TELL_RUNS,   /* RUNS, announce */
+        MIG_ACT_SAY_RUNS,    /* again */
+        MIG_ACT_HEAR_RUNS,   /* tell the subscribers */
         MIG_ACT_CONFIRM,     /* journal *running*, RUNNING, announce */
         MIG_ACT_SAY_RUNNING, /* again */
         MIG_ACT_RELEASE,     /* journal *done*, quit QEMU */

@@ -21,7 +21,8 @@ void migration_options_init(migration_options *options) {
 }
 
 bool migration_options_want_relay(const migration_options *o) {
-        return o->checksums || o->compress_workers > 0 || o->channels > 1;
+        return o->checksums || o->compress_workers > 0 || o->channels > 1 ||
+               o->postcopy != POSTCOPY__POSTCOPY_NEVER;
 }
 
 static int bad(ferry_error *reterr, const char *field, const char *rule) {
@@ -29,13 +30,6 @@ static int bad(ferry_error *reterr, const char *field, const char *rule) {
                                rule);
 }
 
-static int not_built(ferry_error *reterr, const char *field) {
-        return ferry_error_set(
-                reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
-                "init_options.%s has no effect in this version of ferry: leave it out", field);
-}
-
-/* Ranges first, for every field; only then what this version can do. */
 static int check_throttle_ranges(const MemoryTransferThrottleParams *p, ferry_error *reterr) {
         if (p->optional_throttling_scale_case &&
             (isnan(p->throttling_scale) || p->throttling_scale < 1 || p->throttling_scale > 100))
@@ -114,12 +108,6 @@ static int check_ranges(const InitializeOptions *m, ferry_error *reterr) {
         return 0;
 }
 
-static int check_built(const InitializeOptions *m, ferry_error *reterr) {
-        if (m->postcopy != POSTCOPY__POSTCOPY_NEVER)
-                return not_built(reterr, "postcopy");
-        return 0;
-}
-
 /* What is absent is 0 in the message too; where 0 is not the default it is asked for. */
 static void take_throttle(const MemoryTransferThrottleParams *p, migration_options *options) {
         options->skip_throttling = p->skip_throttling;
@@ -149,10 +137,8 @@ int migration_options_parse(const InitializeOptions *m, migration_options *ret,
         r = check_ranges(m, reterr);
         if (r < 0)
                 return r;
-        r = check_built(m, reterr);
-        if (r < 0)
-                return r;
         options.handover = m->handover;
+        options.postcopy = m->postcopy;
         options.slow_move = m->prepare_memory_transfer_mode;
         options.encryption = (tls_kind)m->encryption;
         options.trace = m->perf_tracing_enabled;

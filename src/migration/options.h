@@ -2,7 +2,7 @@
 #pragma once
 
 /* InitializeOptions, checked and with the defaults filled in. An option that is accepted has an
- * effect; one whose effect is not built yet is Unimplemented, by name. */
+ * effect. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +13,7 @@
 
 typedef struct migration_options {
         Handover handover;
+        Postcopy postcopy;
         bool skip_throttling;
         uint32_t target_passes;
         uint32_t maximum_passes;
@@ -40,8 +41,8 @@ void migration_options_init(migration_options *options);
 /* Whether QEMU's stream goes through a relay (docs/relay-protocol.md). */
 bool migration_options_want_relay(const migration_options *options);
 
-/* `message` NULL: the defaults. -EINVAL (InvalidArgument) or -EOPNOTSUPP (Unimplemented), with
- * the field's name; *ret is then untouched. */
+/* `message` NULL: the defaults. -EINVAL (InvalidArgument), with the field's name; *ret is then
+ * untouched. */
 int migration_options_parse(const InitializeOptions *message, migration_options *ret,
                             ferry_error *reterr);
 

@@ -161,6 +161,12 @@ static void decide(policy *p, const policy_pass *ended, policy_orders *ret) {
         double shrink = ended->shrink;
         double rest = rest_ms(p, ended->remaining);
 
+        if (o->postcopy == POLICY_POSTCOPY_SOON ||
+            (o->postcopy == POLICY_POSTCOPY_LAST && p->pass > o->maximum_passes)) {
+                p->postcopy = true;
+                p->throttle = 0;
+                return;
+        }
         if (p->pass > o->maximum_passes) {
                 if (o->cancel_over_threshold && ended->expected_blackout_ms > o->threshold_ms) {
                         ret->cancel = true;
@@ -250,9 +256,10 @@ void policy_step(policy *p, const policy_sample *sample, policy_orders *ret) {
 
         *ret = (policy_orders){ .forced = p->forced };
         /* the passes have run out: what QEMU sends until it stops the guest is part of that */
-        if (!p->forced && end_pass(p, sample, &ret->pass)) {
+        if (!p->forced && !p->postcopy && end_pass(p, sample, &ret->pass)) {
                 ret->pass_ended = true;
                 decide(p, &ret->pass, ret);
+                ret->postcopy = p->postcopy;
         }
         ret->forced = p->forced;
         ret->limit_ms = p->limit_ms;

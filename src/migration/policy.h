@@ -14,7 +14,8 @@
  * - futile, the highest throttle has not made the rest smaller: it is lifted.
  * - standing still, with no throttle left to try: waiting gains nothing, the limit rises to what
  *   the rest takes, at most to the target.
- * - passes run out: the switchover is forced, or given up where it would take too long.
+ * - passes run out: the rest goes by post-copy where that is allowed; else the switchover is
+ * forced, or given up where it would take too long.
  *
  * Passes are counted here: one has ended when what was dirty at its beginning has been sent (three
  * quarters of it: QEMU looks early, once the rest is below the limit). QEMU 10 with auto-converge
@@ -33,6 +34,12 @@
 #define POLICY_TARGET_PASSES  10U
 #define POLICY_MAXIMUM_PASSES 30U
 
+typedef enum policy_postcopy {
+        POLICY_POSTCOPY_NEVER,
+        POLICY_POSTCOPY_LAST, /* instead of forcing, or of giving up */
+        POLICY_POSTCOPY_SOON, /* after the first pass */
+} policy_postcopy;
+
 /* Zeros are replaced by the defaults. */
 typedef struct policy_options {
         uint32_t first_ms;       /* the limit to begin with */
@@ -43,6 +50,7 @@ typedef struct policy_options {
         bool skip_throttling;
         bool throttle_lags; /* it follows its steps within seconds, not within a pass */
         bool cancel_over_threshold;
+        policy_postcopy postcopy;
 
         uint32_t threshold_ms;       /* with that: the longest blackout at all; 0: the target */
         uint32_t throttle_from_pass; /* 0: the third, or one before the last if that is earlier */
@@ -79,8 +87,9 @@ typedef struct policy_pass {
 typedef struct policy_orders {
         bool pass_ended; /* then `pass` is filled in */
         bool set_limit, set_throttle;
-        bool forced; /* set_limit is for good */
-        bool cancel; /* the blackout would be over the threshold: pass.expected_blackout_ms */
+        bool postcopy; /* what is left goes by post-copy; nothing is ordered after that */
+        bool forced;   /* set_limit is for good */
+        bool cancel;   /* the blackout would be over the threshold: pass.expected_blackout_ms */
         uint32_t limit_ms, throttle;
         policy_pass pass;
 } policy_orders;
@@ -92,7 +101,7 @@ typedef struct policy {
         double exact_throttle;          /* steps need not be whole */
         uint64_t unthrottled_remaining; /* when the throttle began */
         bool throttle_is_futile;        /* at its highest it did nothing, and was lifted */
-        bool forced;
+        bool forced, postcopy;
         double bandwidth; /* bytes per second; 0: not known yet */
         uint64_t begin_usec, begin_processed, begin_sent;
         uint64_t begin_dirty; /* what the pass under way had to send */

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "migration/recovery.h"
 
-mig_state mig_recover_source(journal_mark mark, bool has_vm, mig_event *ret_event) {
+static mig_state recover_handed(const mig_found *found) {
+        if (!found->has_vm || found->stream == MIG_STREAM_OTHER)
+                return MIG_S_HANDED;
+        return found->stream == MIG_STREAM_PAUSED ? MIG_S_COMMITTED : MIG_S_SERVING;
+}
+
+mig_state mig_recover_source(journal_mark mark, const mig_found *found, mig_event *ret_event) {
         *ret_event = _MIG_EVENT_MAX;
         switch (mark) {
         case JOURNAL_HANDED:
-                return MIG_S_HANDED;
+                return recover_handed(found);
         case JOURNAL_DONE:
                 *ret_event = MIG_EV_RECORD_RUNNING; /* quit QEMU, if it still stands */
                 return MIG_S_HANDED;
         case JOURNAL_COMPLETED:
-                if (!has_vm)
+                if (!found->has_vm)
                         return MIG_S_SPENT;
                 *ret_event = MIG_EV_TRANSFER_FAILED;
                 return MIG_S_COPYING;
@@ -19,15 +25,37 @@ mig_state mig_recover_source(journal_mark mark, bool has_vm, mig_event *ret_even
         case JOURNAL_OWNER:
         case JOURNAL_RUNNING:
         case JOURNAL_DECLINED:
+        case JOURNAL_TAKEN:
         case _JOURNAL_MARK_MAX:
         default:
                 *ret_event = MIG_EV_TRANSFER_FAILED;
-                return has_vm ? MIG_S_COPYING : MIG_S_FAILED;
+                return found->has_vm ? MIG_S_COPYING : MIG_S_FAILED;
         }
 }
 
-mig_state mig_recover_destination(journal_mark mark, bool this_boot, bool has_vm, bool running,
-                                  mig_event *ret_event) {
+/* `cont` was not sent: without all of its state the copy is worth nothing. */
+static mig_state recover_taken(bool this_boot, const mig_found *found, mig_event *ret_event) {
+        if (!this_boot) /* a line that came after may be lost */
+                return MIG_D_LOST;
+        *ret_event = !found->has_vm  ? MIG_EV_QEMU_GONE
+                     : found->loaded ? MIG_EV_STATE_CAME
+                                     : MIG_EV_TRANSFER_FAILED;
+        return MIG_D_TAKEN;
+}
+
+static mig_state recover_owner(const mig_found *found, mig_event *ret_event) {
+        if (!found->has_vm)
+                return MIG_D_LOST;
+        if (found->stream == MIG_STREAM_POSTCOPY) {
+                *ret_event = found->running ? MIG_EV_CONTINUED : MIG_EV_STATE_CAME;
+                return found->running ? MIG_D_STARTING : MIG_D_TAKEN;
+        }
+        *ret_event = found->running ? MIG_EV_CONTINUED : MIG_EV_RECORD_HANDED;
+        return found->running ? MIG_D_OWNER : MIG_D_UNDECIDED;
+}
+
+mig_state mig_recover_destination(journal_mark mark, bool this_boot, bool postcopy,
+                                  const mig_found *found, mig_event *ret_event) {
         *ret_event = _MIG_EVENT_MAX;
         switch (mark) {
         case JOURNAL_DECLINED:
@@ -35,11 +63,10 @@ mig_state mig_recover_destination(journal_mark mark, bool this_boot, bool has_vm
                 return MIG_D_LOADED;
         case JOURNAL_RUNNING:
                 return MIG_D_RUNNING;
+        case JOURNAL_TAKEN:
+                return recover_taken(this_boot, found, ret_event);
         case JOURNAL_OWNER:
-                if (!has_vm)
-                        return MIG_D_LOST;
-                *ret_event = running ? MIG_EV_CONTINUED : MIG_EV_RECORD_HANDED;
-                return running ? MIG_D_OWNER : MIG_D_UNDECIDED;
+                return recover_owner(found, ret_event);
         case JOURNAL_OPEN:
         case JOURNAL_COMPLETED:
         case JOURNAL_RAN_AGAIN:
@@ -49,7 +76,11 @@ mig_state mig_recover_destination(journal_mark mark, bool this_boot, bool has_vm
         default:
                 if (!this_boot)
                         return MIG_D_LOST;
-                if (!has_vm)
+                if (found->has_vm && postcopy && !found->loaded) {
+                        *ret_event = MIG_EV_TRANSFER_FAILED; /* its stream ended with the shim */
+                        return MIG_D_LOADING;
+                }
+                if (!found->has_vm)
                         *ret_event = MIG_EV_QEMU_GONE;
                 return MIG_D_UNDECIDED;
         }

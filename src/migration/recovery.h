@@ -9,7 +9,22 @@
 #include "migration/journal.h"
 #include "migration/machine.h"
 
-mig_state mig_recover_source(journal_mark mark, bool has_vm, mig_event *ret_event);
-/* `running`: the guest runs, or has run. */
-mig_state mig_recover_destination(journal_mark mark, bool this_boot, bool has_vm, bool running,
-                                  mig_event *ret_event);
+/* Of QEMU's migration, as far as it matters here. */
+typedef enum mig_stream {
+        MIG_STREAM_OTHER,
+        MIG_STREAM_PAUSED,   /* the source's QEMU waits before the switchover */
+        MIG_STREAM_POSTCOPY, /* the guest's state has gone over, not all of its memory */
+} mig_stream;
+
+/* What is found of QEMU. */
+typedef struct mig_found {
+        bool has_vm;
+        bool running; /* the guest runs, or has run */
+        bool loaded;  /* at a destination: it could run */
+        mig_stream stream;
+} mig_found;
+
+mig_state mig_recover_source(journal_mark mark, const mig_found *found, mig_event *ret_event);
+/* `postcopy`: the session may have come to that. */
+mig_state mig_recover_destination(journal_mark mark, bool this_boot, bool postcopy,
+                                  const mig_found *found, mig_event *ret_event);

@@ -29,7 +29,7 @@ typedef struct pending {
 struct sandbox {
         sd_event *event;
         char id[SANDBOX_ID_MAX + 1];
-        bool own_network;
+        bool own_network, may_postcopy;
         char *awaited_session; /* NULL: any */
         char *state_dir, *bridge, *qemu, *disk_root, *probe_cache, *image_folder;
         int dir_fd;
@@ -40,6 +40,8 @@ struct sandbox {
         bool guest_ended; /* the guest itself powered off */
         char *exit_reason;
         uint64_t running_since;
+        mig_found found; /* of the QEMU that is attached */
+        sandbox_vm_state found_state;
         pending starting;           /* of boot, incoming or recover */
         pending discarding;         /* waits for the exit */
         sd_event_source *network;   /* looks for the bridge that the guest runs without */
@@ -331,6 +333,7 @@ static void vm_options_fill(sandbox *sb, const vm_config *config, vm_mode mode, 
                 .mode = mode,
                 .bridge = sb->bridge,
                 .own_network = sb->own_network,
+                .receives_postcopy = mode == VM_MODE_INCOMING && sb->may_postcopy,
                 .probe_cache = sb->probe_cache,
         };
 }
@@ -475,8 +478,8 @@ int sandbox_check_incoming(sandbox *sb, const migration_state *state, incoming_d
         return incoming_check_start(sb->event, state, &host, done, userdata, ret, reterr);
 }
 
-int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
-                           ferry_error *reterr) {
+int sandbox_start_incoming(sandbox *sb, const vm_config *config, bool may_postcopy,
+                           sandbox_done done, void *userdata, ferry_error *reterr) {
         _cleanup_(vm_config_freep) vm_config *here = NULL;
         int r;
 
@@ -488,6 +491,7 @@ int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done do
         here->qemu = strdup(sb->qemu ? sb->qemu : VM_CONFIG_QEMU_DEFAULT);
         if (!here->qemu)
                 return ferry_error_set_errno(reterr, -ENOMEM, "prepare");
+        sb->may_postcopy = may_postcopy;
         return start_vm(sb, here, VM_MODE_INCOMING, on_incoming_ready, done, userdata, reterr);
 }
 
@@ -590,12 +594,12 @@ void sandbox_retire(sandbox *sb, sandbox_done done, void *userdata) {
 
 /* ---- recovery ---- */
 
-static void recovered(sandbox *sb, bool running, sandbox_vm_state state) {
+static void recovered(sandbox *sb, const mig_found *found, sandbox_vm_state state) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         int r;
 
         set_vm_state(sb, state);
-        r = session_recover(sb->session, running, &error);
+        r = session_recover(sb->session, found, &error);
         finish(&sb->starting, r, r < 0 ? &error : NULL);
 }
 
@@ -610,8 +614,8 @@ static bool has_run(const vm_status *status) {
         return true;
 }
 
-static void on_attached_status(ferry_vm *v, int r, const ferry_error *error,
-                               const vm_status *status, void *userdata) {
+static void on_attached_migration(ferry_vm *v, int r, const ferry_error *error,
+                                  const vm_migration_info *info, void *userdata) {
         sandbox *sb = userdata;
 
         if (r == -ECANCELED)
@@ -620,11 +624,33 @@ static void on_attached_status(ferry_vm *v, int r, const ferry_error *error,
                 start_failed(sb, r, error);
                 return;
         }
-        recovered(sb, has_run(status),
-                  status->running ? SANDBOX_VM_RUNNING
-                  : vm_get_mode(v) == VM_MODE_INCOMING && !strcmp(status->state, "inmigrate")
-                          ? SANDBOX_VM_INCOMING
-                          : SANDBOX_VM_PAUSED);
+        sb->found.stream = session_stream_of(info->status);
+        recovered(sb, &sb->found, sb->found_state);
+}
+
+static void on_attached_status(ferry_vm *v, int r, const ferry_error *error,
+                               const vm_status *status, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        sandbox *sb = userdata;
+
+        if (r == -ECANCELED)
+                return;
+        if (r < 0) {
+                start_failed(sb, r, error);
+                return;
+        }
+        sb->found = (mig_found){ .has_vm = true,
+                                 .running = has_run(status),
+                                 .loaded = strcmp(status->state, "inmigrate") != 0 };
+        sb->found_state = status->running ? SANDBOX_VM_RUNNING
+                          : vm_get_mode(v) == VM_MODE_INCOMING && !sb->found.loaded
+                                  ? SANDBOX_VM_INCOMING
+                                  : SANDBOX_VM_PAUSED;
+        r = vm_query_migrate(v, on_attached_migration, sb);
+        if (r < 0) {
+                ferry_error_set_errno(&own, r, "ask QEMU for its migration");
+                start_failed(sb, r, &own);
+        }
 }
 
 static void on_attached(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
@@ -666,7 +692,7 @@ int sandbox_recover(sandbox *sb, sandbox_done done, void *userdata, ferry_error 
         sb->starting = (pending){ done, userdata };
         if (r == -ESRCH) {
                 ferry_error_done(reterr);
-                recovered(sb, false, SANDBOX_VM_NONE);
+                recovered(sb, &(mig_found){ .has_vm = false }, SANDBOX_VM_NONE);
                 return 0;
         }
         if (r < 0) {

@@ -131,9 +131,10 @@ int sandbox_dir_fd(const sandbox *sb);
 /* Could this host take it? See incoming.h. */
 int sandbox_check_incoming(sandbox *sb, const migration_state *state, incoming_done done,
                            void *userdata, incoming_check **ret, ferry_error *reterr);
-/* `config` as imported; this host's bridge and QEMU are filled in. */
-int sandbox_start_incoming(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
-                           ferry_error *reterr);
+/* `config` as imported; `may_postcopy`: vm_allow_postcopy() will be asked for; this host's bridge
+ * and QEMU are filled in. */
+int sandbox_start_incoming(sandbox *sb, const vm_config *config, bool may_postcopy,
+                           sandbox_done done, void *userdata, ferry_error *reterr);
 /* Kills QEMU, if there is one; `done` comes when it is gone, never from inside the call. */
 int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata);
 /* The same, but asks QEMU to quit first. */

@@ -287,6 +287,19 @@ int session_copy_options(const InitializeOptions *from, InitializeOptions **ret)
         return *ret ? 0 : -ENOMEM;
 }
 
+int session_begin_journal(session *s, const char *id, bool is_source,
+                          const migration_options *options, const uint8_t *secret) {
+        return journal_begin(s->journal,
+                             &(journal_opening){
+                                     .session_id = id,
+                                     .source = is_source,
+                                     .direct = options->handover == HANDOVER__HANDOVER_DIRECT,
+                                     .postcopy = options->postcopy != POSTCOPY__POSTCOPY_NEVER,
+                                     .encryption = options->encryption,
+                                     .secret = secret,
+                             });
+}
+
 void session_begin(session *s, const char *id, bool is_source, const migration_options *options) {
         strcpy(s->id, id);
         s->options = *options;

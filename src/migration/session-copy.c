@@ -107,7 +107,7 @@ static void on_failure_info(ferry_vm *v, int r, const ferry_error *error,
         const char *why = "";
         session *s = userdata;
 
-        if (r == -ECANCELED || (s->state != MIG_S_COPYING && s->state != MIG_D_LOADING))
+        if (r == -ECANCELED || mig_lookup(s->state, MIG_EV_TRANSFER_FAILED)->verdict == MIG_ILLEGAL)
                 return;
         below = session_connection_problem(s);
         if (below) /* QEMU only knows that its stream ended */
@@ -203,8 +203,12 @@ void session_vm_stopped(session *s, uint64_t usec) {
 
 void session_vm_resumed(session *s, uint64_t usec) {
         session_trace_resumed(s, usec);
-        if (s->state == MIG_D_OWNER && s->resumed_usec == 0)
+        if ((s->state == MIG_D_OWNER || s->state == MIG_D_STARTING) && s->resumed_usec == 0)
                 s->resumed_usec = usec;
+        if (s->state == MIG_D_STARTING && s->cont_accepted)
+                session_post(s, MIG_EV_CONTINUED);
+        if (s->state == MIG_S_COMMITTED || s->state == MIG_S_SERVING || s->state == MIG_S_FEEDING)
+                session_hold_guest(s);
         if (session_is_rolling_back(s) && s->stopped_usec && s->report.blackout_usec == 0) {
                 s->report.blackout_usec = usec - s->stopped_usec;
                 log_info("session %s: the guest stood for %llu us and runs on here", s->id,
@@ -252,6 +256,8 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
                             s->state == MIG_S_RESUMING;
 
         session_trace_qemu(s, status, usec);
+        if (session_postcopy_status(s, status))
+                return;
         switch (status) {
         case VM_MIGRATION_ACTIVE:
                 if (s->state == MIG_S_COPYING && !s->setup_told) {
@@ -277,7 +283,10 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
                         session_cancel_is_over(s);
                 break;
         case VM_MIGRATION_FAILED:
-                if (s->state == MIG_S_COPYING || s->state == MIG_D_LOADING)
+                s->switching = false;
+                if (s->state == MIG_S_COPYING || s->state == MIG_D_LOADING ||
+                    s->state == MIG_D_POISED || s->state == MIG_D_CLAIMED ||
+                    s->state == MIG_D_TAKEN)
                         ask_why_it_failed(s);
                 else if (rolling_back)
                         session_cancel_is_over(s);

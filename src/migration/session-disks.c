@@ -360,15 +360,25 @@ static void on_nbd_stopped(ferry_vm *v, int r, const ferry_error *error, void *u
 }
 
 /* Nobody writes to its disks from here on but the guest. */
-void session_loaded(session *s) {
-        if (!s->nbd_runs)
-                session_post(s, MIG_EV_LOADED);
-        else if (vm_nbd_stop(sandbox_vm(s->sb), on_nbd_stopped, s) < 0) {
-                session_set_reason(s, FERRY_INTERNAL, "QEMU does not let go of a disk");
-                session_post(s, MIG_EV_TRANSFER_FAILED);
+int session_let_go_of_disks(session *s, vm_done done) {
+        int r = 0;
+
+        if (s->nbd_runs) {
+                r = vm_nbd_stop(sandbox_vm(s->sb), done, s);
+                if (r < 0) {
+                        session_set_reason(s, FERRY_INTERNAL, "QEMU does not let go of a disk");
+                        session_post(s, MIG_EV_TRANSFER_FAILED);
+                } else
+                        r = 1;
         }
         remove_listener(s);
         s->nbd_runs = false;
+        return r;
+}
+
+void session_loaded(session *s) {
+        if (session_let_go_of_disks(s, on_nbd_stopped) == 0)
+                session_post(s, MIG_EV_LOADED);
 }
 
 static bool is_named(const session_disk *d, char *const *serials, size_t n) {
@@ -393,7 +403,7 @@ static bool has_data(const session *s, const session_disk *d) {
 bool session_take_disks(session *s, char *const *serials, size_t n) {
         bool whole = true;
 
-        if (s->disks_are_whole || mig_lookup(s->state, MIG_EV_OFFER)->verdict == MIG_ILLEGAL)
+        if (s->disks_are_whole || !session_awaits_offer(s))
                 return true;
         for (size_t i = 0; i < s->n_disks; i++)
                 whole &= n > 0 ? is_named(&s->disks[i], serials, n) : has_data(s, &s->disks[i]);

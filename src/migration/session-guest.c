@@ -45,7 +45,7 @@ int session_send_guest(session *s) {
 void session_receive_guest(session *s, const ProtobufCBinaryData *data) {
         uint8_t *longer;
 
-        if (mig_lookup(s->state, MIG_EV_OFFER)->verdict == MIG_ILLEGAL)
+        if (!session_awaits_offer(s))
                 return;
         longer = s->n_guest + data->len <= GUEST_MAX ? realloc(s->guest, s->n_guest + data->len + 1)
                                                      : NULL;
@@ -63,7 +63,7 @@ bool session_take_guest(session *s) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         int r = 0;
 
-        if (s->n_guest == 0 || mig_lookup(s->state, MIG_EV_OFFER)->verdict == MIG_ILLEGAL)
+        if (s->n_guest == 0 || !session_awaits_offer(s))
                 return true;
         r = sandbox_guest_arrives(s->sb, s->guest, s->n_guest, &error);
         session_drop_guest(s);

@@ -87,6 +87,7 @@ void session_say_offer(session *s) {
         offer.n_disks = session_offered_disks(s, disks);
         offer.disks = disks;
         offer.memory = session_offered_memory(s);
+        offer.postcopy = s->state == MIG_S_PAUSED;
         m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER;
         m.offer = &offer;
         (void)send_message(s, &m);
@@ -118,6 +119,21 @@ static void own_record(const session *s, char text[JOURNAL_RECORD_MAX], Protobuf
                 *ret = (ProtobufCBinaryData){ strlen(text), (uint8_t *)text };
 }
 
+static void taken_record(const session *s, char text[JOURNAL_RECORD_MAX],
+                         ProtobufCBinaryData *ret) {
+        const journal_session *js = journal_current(s->journal);
+        journal_session as_taken;
+
+        *ret = (ProtobufCBinaryData){ .len = 0 };
+        if (!js)
+                return;
+        as_taken = *js;
+        as_taken.mark = JOURNAL_TAKEN;
+        if (journal_record(&as_taken, text) == 0)
+                *ret = (ProtobufCBinaryData){ strlen(text), (uint8_t *)text };
+        explicit_bzero(&as_taken, sizeof(as_taken));
+}
+
 static bool link_takes_messages(const session *s) {
         return s->link && s->link_is_ours;
 }
@@ -130,6 +146,29 @@ void session_say_go(session *s) {
         if (link_takes_messages(s))
                 (void)send_go(s->link, &record, s->stopped_usec ? now_usec() - s->stopped_usec : 0,
                               s->round_trip_usec);
+}
+
+void session_say_taken(session *s) {
+        Ferry__Handover__V1__Taken taken = FERRY__HANDOVER__V1__TAKEN__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+        char text[JOURNAL_RECORD_MAX];
+
+        /* the mark may be a later one by now: that TAKEN was true is what this says */
+        taken_record(s, text, &taken.record);
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_TAKEN;
+        m.taken = &taken;
+        (void)send_message(s, &m);
+}
+
+void session_say_runs(session *s) {
+        Ferry__Handover__V1__Runs runs = FERRY__HANDOVER__V1__RUNS__INIT;
+        mig_message m = FERRY__HANDOVER__V1__MESSAGE__INIT;
+
+        runs.blackout_usec = s->report.blackout_usec;
+        runs.resume_usec = s->report.resume_usec;
+        m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_RUNS;
+        m.runs = &runs;
+        (void)send_message(s, &m);
 }
 
 void session_say_running(session *s) {
@@ -211,16 +250,27 @@ static bool is_authentic(const session *s, const char *word, const ProtobufCBina
         return false;
 }
 
-static void receive_running(session *s, const Ferry__Handover__V1__Running *running) {
+static void take_figures(session *s, uint64_t blackout_usec, uint64_t resume_usec) {
         uint64_t day = 86400 * USEC_PER_SEC;
 
-        if (s->state == MIG_S_HANDED && s->report.blackout_usec == 0) {
-                if (running->blackout_usec < day)
-                        s->report.blackout_usec = running->blackout_usec;
-                if (running->resume_usec < day)
-                        s->report.resume_usec = running->resume_usec;
-        }
+        if (mig_state_get(s->state)->owner != MIG_OWNER_THERE || s->report.blackout_usec > 0)
+                return;
+        if (blackout_usec < day)
+                s->report.blackout_usec = blackout_usec;
+        if (resume_usec < day)
+                s->report.resume_usec = resume_usec;
+}
+
+static void receive_running(session *s, const Ferry__Handover__V1__Running *running) {
+        take_figures(s, running->blackout_usec, running->resume_usec);
         session_post(s, MIG_EV_RUNNING);
+}
+
+/* One that has its QEMU still, in S_HANDED, has sent all of it: RUNNING follows. */
+static void receive_runs(session *s, const Ferry__Handover__V1__Runs *runs) {
+        take_figures(s, runs->blackout_usec, runs->resume_usec);
+        if (s->state != MIG_S_HANDED || !sandbox_vm(s->sb))
+                session_post(s, MIG_EV_RUNS);
 }
 
 static void receive_go(session *s, const Ferry__Handover__V1__Go *go) {
@@ -237,14 +287,51 @@ static void receive_go(session *s, const Ferry__Handover__V1__Go *go) {
         session_post(s, MIG_EV_GO);
 }
 
+/* Where messages come while QEMU still loads, this one may come before QEMU's last word. */
+static void keep_for_later(session *s, const mig_message *m) {
+        size_t n = ferry__handover__v1__message__get_packed_size(m);
+        uint8_t *copy = malloc(n + 1);
+
+        free(s->early_offer);
+        s->early_offer = copy;
+        s->n_early_offer = copy ? ferry__handover__v1__message__pack(m, copy) : 0;
+}
+
+static void receive_offer(session *s, const mig_message *m) {
+        s->offer_came = true;
+        if (m->offer->postcopy)
+                session_receive_proposal(s, m->offer);
+        else if (s->state == MIG_D_LOADING)
+                keep_for_later(s, m);
+        else if (session_take_disks(s, m->offer->disks, m->offer->n_disks) &&
+                 session_take_memory(s, &m->offer->memory) && session_take_guest(s))
+                session_post(s, MIG_EV_OFFER);
+}
+
+void session_take_early_offer(session *s) {
+        _cleanup_(freep) uint8_t *data = TAKE_PTR(s->early_offer);
+        mig_message *m =
+                data ? ferry__handover__v1__message__unpack(NULL, s->n_early_offer, data) : NULL;
+
+        s->n_early_offer = 0;
+        if (m)
+                receive_offer(s, m);
+        ferry__handover__v1__message__free_unpacked(m, NULL);
+}
+
 static void on_message(const mig_message *m, void *userdata) {
         session *s = userdata;
 
         switch ((int)m->kind_case) {
         case FERRY__HANDOVER__V1__MESSAGE__KIND_OFFER:
-                if (session_take_disks(s, m->offer->disks, m->offer->n_disks) &&
-                    session_take_memory(s, &m->offer->memory) && session_take_guest(s))
-                        session_post(s, MIG_EV_OFFER);
+                receive_offer(s, m);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_TAKEN:
+                if (is_authentic(s, "TAKEN", &m->taken->record, JOURNAL_TAKEN))
+                        session_post(s, MIG_EV_TAKEN);
+                break;
+        case FERRY__HANDOVER__V1__MESSAGE__KIND_RUNS:
+                receive_runs(s, m->runs);
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_GUEST:
                 session_receive_guest(s, &m->guest->data);
@@ -265,7 +352,8 @@ static void on_message(const mig_message *m, void *userdata) {
                 break;
         case FERRY__HANDOVER__V1__MESSAGE__KIND_DECLINED:
                 /* before *handed* it only rolls back, which is always safe */
-                if ((s->state == MIG_S_HANDED || s->state == MIG_S_SPENT) &&
+                if ((mig_state_get(s->state)->owner == MIG_OWNER_THERE ||
+                     s->state == MIG_S_SPENT) &&
                     !is_authentic(s, "DECLINED", &m->declined->record, JOURNAL_DECLINED))
                         break;
                 peer_reason(s, "the destination gave its copy up", m->declined->reason);
@@ -303,7 +391,7 @@ void session_link_broke(session *s, const char *reason) {
         mig_owner owner = mig_state_get(s->state)->owner;
         bool settled = mig_lookup(s->state, MIG_EV_LINK_LOST)->verdict == MIG_ILLEGAL;
 
-        if (!settled && !(s->state == MIG_S_HANDED || owner == MIG_OWNER_UNKNOWN))
+        if (!settled && owner != MIG_OWNER_THERE && owner != MIG_OWNER_UNKNOWN)
                 session_set_reason(s, FERRY_UNAVAILABLE, "%s", reason);
         else
                 log_info("session %s: %s", s->id, reason);
@@ -314,7 +402,9 @@ void session_link_broke(session *s, const char *reason) {
 }
 
 static void on_broken(const char *reason, void *userdata) {
-        session_link_broke(userdata, reason);
+        /* the relay that carried it knows more */
+        if (!session_look_at_relay(userdata))
+                session_link_broke(userdata, reason);
 }
 
 const mig_link_handlers session_link_handlers = {
@@ -360,11 +450,15 @@ void session_hand_over(session *s) {
 
 static void try_cont(session *s);
 
+static bool is_starting(const session *s) {
+        return s->state == MIG_D_OWNER || s->state == MIG_D_STARTING;
+}
+
 static int on_cont_retry(sd_event_source *source, uint64_t usec, void *userdata) {
         session *s = userdata;
 
         s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
-        if (s->state == MIG_D_OWNER)
+        if (is_starting(s))
                 try_cont(s);
         return 0;
 }
@@ -381,9 +475,10 @@ static void on_refused_status(ferry_vm *v, int r, const ferry_error *error, cons
                               void *userdata) {
         session *s = userdata;
 
-        if (r == -ECANCELED || r == -ENOTCONN || s->state != MIG_D_OWNER)
+        if (r == -ECANCELED || r == -ENOTCONN || !is_starting(s))
                 return;
-        if (r < 0)
+        /* a post-copy's is the only copy by then */
+        if (r < 0 || (s->state == MIG_D_STARTING && !status->running))
                 retry_cont(s);
         else
                 session_post(s, strcmp(status->state, "paused") == 0 ? MIG_EV_CONT_REFUSED
@@ -393,10 +488,13 @@ static void on_refused_status(ferry_vm *v, int r, const ferry_error *error, cons
 static void on_continued(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
-        if (r == -ECANCELED || s->state != MIG_D_OWNER)
+        if (r == -ECANCELED || !is_starting(s))
                 return;
         if (r == 0) {
-                session_post(s, MIG_EV_CONTINUED);
+                /* QEMU may still wait for the rest of a post-copy's state: RESUME tells */
+                s->cont_accepted = true;
+                if (s->state == MIG_D_OWNER || s->resumed_usec)
+                        session_post(s, MIG_EV_CONTINUED);
                 return;
         }
         if (r == -ENOTCONN) /* on_exit says what became of it */
@@ -421,6 +519,23 @@ static void try_cont(session *s) {
                 retry_cont(s);
 }
 
+static void try_again(session *s, sd_event_time_handler_t handler) {
+        s->again_timer = sd_event_source_disable_unref(s->again_timer);
+        if (sd_event_add_time_relative(sandbox_event(s->sb), &s->again_timer, CLOCK_MONOTONIC,
+                                       AGAIN_USEC, TIMER_ACCURACY_USEC, handler, s) < 0)
+                log_error("session %s: no timer", s->id);
+}
+
+/* Its line could not be written, and the guest did not run. */
+static int on_take_over_again(sd_event_source *source, uint64_t usec, void *userdata) {
+        session *s = userdata;
+
+        s->again_timer = sd_event_source_disable_unref(s->again_timer);
+        if (s->state == MIG_D_TAKEN)
+                session_post(s, MIG_EV_STATE_CAME);
+        return 0;
+}
+
 void session_take_over(session *s) {
         bool can = sandbox_vm(s->sb) && vm_takes_orders(sandbox_vm(s->sb));
         int r = can ? journal_set(s->journal, JOURNAL_OWNER, false) : -ESRCH;
@@ -429,19 +544,14 @@ void session_take_over(session *s) {
                 session_set_reason(s, FERRY_INTERNAL, "%s",
                                    r == -ESRCH ? "QEMU has just ended"
                                                : "the journal cannot be written");
+                if (s->state == MIG_D_STARTING)
+                        try_again(s, on_take_over_again);
                 session_post(s, MIG_EV_JOURNAL_FAILED);
                 return;
         }
-        s->cont_unknown = false;
+        s->cont_unknown = s->cont_accepted = false;
         s->n_cont_tries = 0;
         try_cont(s);
-}
-
-static void try_again(session *s, sd_event_time_handler_t handler) {
-        s->again_timer = sd_event_source_disable_unref(s->again_timer);
-        if (sd_event_add_time_relative(sandbox_event(s->sb), &s->again_timer, CLOCK_MONOTONIC,
-                                       AGAIN_USEC, TIMER_ACCURACY_USEC, handler, s) < 0)
-                log_error("session %s: no timer", s->id);
 }
 
 static void prove_running(session *s);
@@ -468,19 +578,29 @@ static void prove_running(session *s) {
         sandbox_changed(s->sb);
 }
 
-void session_confirm(session *s) {
+void session_note_running(session *s) {
         /* the trace's, so that its parts add up */
         uint64_t resumed = s->trace.running_usec ? s->trace.running_usec : now_usec();
 
-        if (s->go_usec) {
-                s->report.resume_usec = resumed - s->go_usec;
-                /* 0: a source that was restarted meanwhile cannot tell when it stopped */
-                if (s->stopped_for_usec > 0)
-                        s->report.blackout_usec = s->stopped_for_usec + s->report.resume_usec;
-                s->report.total_usec = resumed - s->began_usec;
-        }
+        if (!s->go_usec)
+                return;
+        s->report.resume_usec = resumed - s->go_usec;
+        /* 0: a source that was restarted meanwhile cannot tell when it stopped */
+        if (s->stopped_for_usec > 0)
+                s->report.blackout_usec = s->stopped_for_usec + s->report.resume_usec;
+        s->report.total_usec = resumed - s->began_usec;
+}
+
+void session_confirm(session *s) {
+        bool ran_before = s->blackout_told; /* of a post-copy this is the end of its memory */
+
+        if (ran_before)
+                s->report.total_usec = now_usec() - s->began_usec;
+        else
+                session_note_running(s);
         prove_running(s);
-        (void)vm_announce_self(sandbox_vm(s->sb), ANNOUNCE_ROUNDS, session_ignore_done, s);
+        if (!ran_before && sandbox_vm(s->sb))
+                (void)vm_announce_self(sandbox_vm(s->sb), ANNOUNCE_ROUNDS, session_ignore_done, s);
         session_publish_blackout(s);
         session_publish_done(s);
         session_trace_confirmed(s);
@@ -521,7 +641,7 @@ void session_discard(session *s) {
         session_drop_memory_check(s);
         if (s->state == MIG_D_CANCELLING && !s->reason)
                 session_set_reason(s, FERRY_CANCELLED, "cancelled");
-        if (!s->link_is_ours)
+        if (!s->link_is_ours || !s->offer_came) /* the source notices at once */
                 session_close_link(s);
         r = journal_set(s->journal, JOURNAL_DECLINED, true);
         if (r < 0)

@@ -89,9 +89,7 @@ static int commit(session *s, const char *id, const migration_options *options,
         if (r == 0 && !s->notifications)
                 r = notifications_new(ORIGIN__ORIGIN_DESTINATION, &history);
         if (r == 0)
-                r = journal_begin(s->journal, id, false,
-                                  options->handover == HANDOVER__HANDOVER_DIRECT,
-                                  options->encryption, m->session_secret.data);
+                r = session_begin_journal(s, id, false, options, m->session_secret.data);
         if (r < 0) {
                 if (copy)
                         initialize_options__free_unpacked(copy, NULL);

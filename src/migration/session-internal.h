@@ -75,10 +75,12 @@ struct session {
         mig_link *link;
         mig_link *channels[RELAY_CHANNELS_MAX - 1]; /* beside the link, for the relay */
         size_t n_channels, n_greeted;
-        bool is_reserved;          /* it was subscribed to before it began */
-        bool had_socket;           /* the session was given one */
-        bool link_is_ours;         /* QEMU is done with it: messages may go over it */
-        struct relay *relay;       /* while QEMU's stream goes through one */
+        bool is_reserved;      /* it was subscribed to before it began */
+        bool had_socket;       /* the session was given one */
+        bool link_is_ours;     /* QEMU is done with it: messages may go over it */
+        struct relay *relay;   /* while QEMU's stream goes through one */
+        struct relay *parting; /* still sends what was said, or keeps QEMU from noticing */
+        sd_event_source *parting_io, *parting_timer;
         sd_event_source *relay_io; /* until it has said how it ended */
         bool rejoining;            /* its hello is that of a socket after a break */
         bool peer_lost; /* the destination says that its copy may have run, and is gone */
@@ -106,6 +108,7 @@ struct session {
         unsigned n_tap_tries;
         bool cancel_is_over; /* QEMU said so before it was asked */
         bool cont_unknown;   /* one timed out: it may have run */
+        bool cont_accepted;  /* the guest runs as soon as QEMU has what it needs */
 
         uint8_t *guest; /* of the guest's programs: what goes before OFFER, or came */
         size_t n_guest;
@@ -114,7 +117,18 @@ struct session {
         session_disk disks[SESSION_DISKS_MAX];
         size_t n_disks, n_mirrors_starting;
         bool nbd_asked, nbd_runs; /* the destination's QEMU serves them */
-        bool disks_are_whole;     /* all are the same on both sides, and stay so */
+        bool postcopy;            /* it has come to that */
+        bool no_way_back;         /* QEMU's copy can never run again */
+        bool switching;    /* QEMU sends the guest's state, and must not see its stream break */
+        bool stream_broke; /* and waits for another */
+        bool is_whole;     /* and all of it has gone over */
+        int stream_fd;     /* QEMU's end of a new one, until it can take it */
+        sd_event_source *switch_timer;
+        uint8_t *early_offer; /* came before QEMU said that it had loaded */
+        size_t n_early_offer;
+        bool offer_came;
+
+        bool disks_are_whole; /* all are the same on both sides, and stay so */
 
         vm_memory_digest *memory_job; /* verify_memory: it is being read */
         uint64_t memory_began_usec;
@@ -130,6 +144,7 @@ struct session {
         bool setup_told;    /* SETUP_DONE was published, by the source */
         bool failed_told;   /* FAILED was published, or that it was cancelled */
         bool done_told;     /* DONE/SUCCESS was */
+        bool blackout_told; /* BLACKOUT_EXITED was */
         bool recovery_told; /* RECOVERY_DONE/SUCCESS was */
         bool no_recovery_told;
 
@@ -153,6 +168,12 @@ struct session {
 
 static inline bool session_is_source(const session *s) {
         return mig_state_get(s->state)->side == MIG_SIDE_SOURCE;
+}
+
+/* At a destination. */
+static inline bool session_awaits_offer(const session *s) {
+        return mig_lookup(s->state, MIG_EV_OFFER)->verdict != MIG_ILLEGAL ||
+               mig_lookup(s->state, MIG_EV_OFFER_POSTCOPY)->verdict != MIG_ILLEGAL;
 }
 
 /* prepare_memory_transfer_mode stretches every limit. */
@@ -206,6 +227,8 @@ void session_complete_all_of(session *s, mig_event rpc, int r, const ferry_error
 void session_complete_all_with_reason(session *s);
 void session_retry_waiters(session *s);
 void session_call(session *s, mig_event rpc, session_reply reply, void *userdata);
+int session_begin_journal(session *s, const char *id, bool is_source,
+                          const migration_options *options, const uint8_t *secret);
 void session_begin(session *s, const char *id, bool is_source, const migration_options *options);
 
 void session_reply_error(session_reply reply, void *userdata, int r, ferry_error *error);
@@ -265,6 +288,8 @@ void session_finish_disks(session *s);
 size_t session_offered_disks(session *s, char *ret[SESSION_DISKS_MAX]);
 /* False, at the destination: the transfer cannot begin, and the reason is set. */
 bool session_disks_have_sockets(session *s);
+/* 1: `done` follows; 0: there is nothing to let go of; negative: it failed, which was posted. */
+int session_let_go_of_disks(session *s, vm_done done);
 /* QEMU has loaded all: leads to MIG_EV_LOADED. */
 void session_loaded(session *s);
 /* Of an OFFER. False: this copy cannot be run, and ends. */
@@ -315,6 +340,30 @@ void session_discard(session *s);
 
 int session_say_verdict(mig_link *link, const journal_session *js);
 
+/* When it runs here, and how long it stood. */
+void session_note_running(session *s);
+void session_say_taken(session *s);
+void session_say_runs(session *s);
+/* What came before it could be looked at. */
+void session_take_early_offer(session *s);
+
+/* session-postcopy.c */
+bool session_may_postcopy(const session *s);
+void session_find_postcopy(session *s, const mig_found *found);
+void session_order_postcopy(session *s);
+void session_propose(session *s);
+void session_switch(session *s);
+void session_hold_guest(session *s);
+void session_hear_runs(session *s);
+void session_receive_proposal(session *s, const Ferry__Handover__V1__Offer *offer);
+void session_take(session *s);
+void session_tell_runs(session *s);
+bool session_postcopy_status(session *s, vm_migration_status status);
+bool session_wants_stream(const session *s);
+/* Over the connection that the link has now. */
+int session_take_up_stream(session *s);
+void session_go_on_with_stream(session *s);
+
 /* session-rejoin.c */
 void session_rejoin(session *s);
 void session_rejoined(session *s);
@@ -331,7 +380,10 @@ void session_roll_back(session *s);
 /* session-relay.c */
 /* What QEMU sends or reads on: the connection itself, or a relay's end. */
 int session_give_stream(session *s, int *ret_fd);
+/* What was said over it goes out, and a QEMU in its switchover notices nothing yet. */
 void session_end_relay(session *s);
+/* `switched`: only if it waited for that. */
+void session_end_parting(session *s, bool switched);
 /* True: it has failed, and that was posted with its reason. Before QEMU is asked why it fails. */
 bool session_look_at_relay(session *s);
 

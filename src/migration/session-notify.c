@@ -58,13 +58,15 @@ void session_publish_phase(session *s, Phase phase, PhaseState state) {
 }
 
 void session_publish_blackout(session *s) {
-        session_publish(s, &(notification_entry){
-                                   .phase = PHASE__PHASE_BLACKOUT_EXITED,
-                                   .state = PHASE_STATE__PHASE_STATE_SUCCESS,
-                                   .has_blackout = s->report.blackout_usec > 0,
-                                   .blackout_usec = s->report.blackout_usec,
-                                   .blackout_stop_usec = s->stopped_wall_usec,
-                           });
+        if (s->blackout_told)
+                return;
+        s->blackout_told = session_publish(s, &(notification_entry){
+                                                      .phase = PHASE__PHASE_BLACKOUT_EXITED,
+                                                      .state = PHASE_STATE__PHASE_STATE_SUCCESS,
+                                                      .has_blackout = s->report.blackout_usec > 0,
+                                                      .blackout_usec = s->report.blackout_usec,
+                                                      .blackout_stop_usec = s->stopped_wall_usec,
+                                              });
 }
 
 /* What was not kept is not told: it is tried again when the same is to be told again. */

@@ -41,9 +41,7 @@ static void on_export_facts(ferry_vm *v, int r, const ferry_error *error, const 
                                            &(ProtobufCBinaryData){ n, containers }, &s->exported,
                                            &s->n_exported, s->state_digest, &own);
         if (r == 0) {
-                r = journal_begin(s->journal, s->id, true,
-                                  s->options.handover == HANDOVER__HANDOVER_DIRECT,
-                                  s->options.encryption, s->secret);
+                r = session_begin_journal(s, s->id, true, &s->options, s->secret);
                 if (r < 0)
                         ferry_error_set_errno(&own, r, "journal");
         }
@@ -148,6 +146,26 @@ static void on_prepare_facts(ferry_vm *v, int r, const ferry_error *error, const
                 session_post(s, MIG_EV_PREPARE_FAILED);
 }
 
+static void on_postcopy_allowed(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
+        session *s = userdata;
+
+        if (r == -EREMOTEIO) {
+                ferry_error_set(&own, FERRY_FAILED_PRECONDITION, r,
+                                "post-copy cannot be received here (QEMU's log says why): %s",
+                                ferry_error_message(error));
+                error = &own;
+        }
+        if (r == 0) {
+                r = vm_query_facts(v, on_prepare_facts, s);
+                if (r == 0)
+                        return;
+                ferry_error_set_errno(&own, r, "ask QEMU what it runs");
+                error = &own;
+        }
+        on_prepare_facts(v, r, error, NULL, s);
+}
+
 static void on_incoming(int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         session *s = userdata;
@@ -155,7 +173,9 @@ static void on_incoming(int r, const ferry_error *error, void *userdata) {
         if (s->state != MIG_D_PREPARING)
                 return;
         if (r == 0) {
-                r = vm_query_facts(sandbox_vm(s->sb), on_prepare_facts, s);
+                r = session_may_postcopy(s)
+                            ? vm_allow_postcopy(sandbox_vm(s->sb), on_postcopy_allowed, s)
+                            : vm_query_facts(sandbox_vm(s->sb), on_prepare_facts, s);
                 if (r == 0)
                         return;
                 ferry_error_set_errno(&own, r, "ask QEMU what it runs");
@@ -169,7 +189,8 @@ static void on_incoming(int r, const ferry_error *error, void *userdata) {
 
 void session_start_qemu(session *s) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
-        int r = sandbox_start_incoming(s->sb, s->imported->config, on_incoming, s, &own);
+        int r = sandbox_start_incoming(s->sb, s->imported->config, session_may_postcopy(s),
+                                       on_incoming, s, &own);
 
         if (r < 0) {
                 session_complete_all_of(s, MIG_RPC_PREPARE, r, &own);

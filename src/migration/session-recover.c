@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* The session across the shim's own end. */
-#include "migration/recovery.h"
 #include "migration/session-internal.h"
 
 /* DONE was told before the shim ended: all was there, and it was due to finalize. */
@@ -25,7 +24,7 @@ static void announce_as_found(session *s) {
         }
 }
 
-int session_recover(session *s, bool running, ferry_error *reterr) {
+int session_recover(session *s, const mig_found *found, ferry_error *reterr) {
         const journal_session *js = journal_current(s->journal);
         migration_options options;
         mig_event event;
@@ -42,12 +41,15 @@ int session_recover(session *s, bool running, ferry_error *reterr) {
         if (js->direct)
                 options.handover = HANDOVER__HANDOVER_DIRECT;
         options.encryption = js->encryption;
+        if (js->postcopy)
+                options.postcopy = POSTCOPY__POSTCOPY_FALLBACK; /* which of them is not known */
         session_begin(s, js->session_id, js->source, &options);
         memcpy(s->secret, js->secret, DIGEST_SIZE);
         s->had_socket = true;
-        s->state = js->source ? mig_recover_source(js->mark, sandbox_vm(s->sb) != NULL, &event)
-                              : mig_recover_destination(js->mark, js->this_boot,
-                                                        sandbox_vm(s->sb) != NULL, running, &event);
+        s->state = js->source ? mig_recover_source(js->mark, found, &event)
+                              : mig_recover_destination(js->mark, js->this_boot, js->postcopy,
+                                                        found, &event);
+        session_find_postcopy(s, found);
         session_take_cause(s, &js->cause);
         session_set_reason(s, FERRY_UNAVAILABLE,
                            js->source && s->state == MIG_S_FAILED

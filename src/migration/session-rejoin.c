@@ -2,6 +2,7 @@
 /* A new socket after a break, when nothing is left to transfer: a hello that says so, then only the
  * handover's messages. Where the session is closed, its tombstone answers. */
 #include "migration/session-internal.h"
+#include "relay/frame.h"
 
 #define HELLO_USEC  (10 * USEC_PER_SEC)
 #define ANSWER_USEC (60 * USEC_PER_SEC)
@@ -14,12 +15,13 @@ static int start_timer(session *s, sd_event_source **source, uint64_t usec,
 }
 
 static int greet(mig_link *link, bool source, const char *id, tls_kind encryption,
-                 const uint8_t secret[DIGEST_SIZE]) {
+                 bool wants_stream, const uint8_t secret[DIGEST_SIZE]) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         mig_link_identity identity = {
                 .source = source,
                 .session_id = id,
                 .settled_before = true,
+                .relay_version = wants_stream ? RELAY_VERSION : 0,
                 .encryption = encryption,
         };
         int r;
@@ -52,18 +54,31 @@ void session_rejoin(session *s) {
         s->peer_lost = false;
         r = start_timer(s, &s->rejoin_timer, HELLO_USEC, on_no_hello);
         if (r >= 0)
-                r = greet(s->link, session_is_source(s), s->id, s->options.encryption, s->secret);
+                r = greet(s->link, session_is_source(s), s->id, s->options.encryption,
+                          session_wants_stream(s), s->secret);
         if (r < 0) {
                 session_close_link(s);
         }
 }
 
 void session_rejoined(session *s) {
+        int r;
+
         s->rejoin_timer = sd_event_source_disable_unref(s->rejoin_timer);
         s->rejoining = false;
-        s->link_is_ours = true;
-        mig_link_listen(s->link);
+        if (session_wants_stream(s) && mig_link_get_peer_relay(s->link) == RELAY_VERSION) {
+                r = session_take_up_stream(s);
+                if (r < 0) {
+                        log_error("session %s: the new connection: %s", s->id, strerror(-r));
+                        session_close_link(s);
+                        return;
+                }
+        } else {
+                s->link_is_ours = true;
+                mig_link_listen(s->link);
+        }
         session_post(s, MIG_EV_REJOINED);
+        session_go_on_with_stream(s);
 }
 
 /* ---- a session that has ended ---- */
@@ -131,7 +146,7 @@ int session_answer_for(session *s, const journal_session *js, int fd_consume) {
                 return r;
         r = start_timer(s, &s->answer_timer, ANSWER_USEC, on_answer_timer);
         if (r >= 0)
-                r = greet(s->answer, js->source, js->session_id, js->encryption, js->secret);
+                r = greet(s->answer, js->source, js->session_id, js->encryption, false, js->secret);
         if (r < 0)
                 end_answer(s);
         return r < 0 ? r : 0;

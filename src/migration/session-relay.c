@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Where an option asks for it QEMU does not get the migration socket but one of the relay's, which
  * carries its stream (docs/relay-protocol.md). While that runs the connection is the relay's: the
- * handover's messages wait behind the END. */
+ * handover's messages wait behind the END, or where a post-copy may come go between QEMU's blocks.
+ */
 #include <sys/socket.h>
 
 #include "base/fd.h"
 #include "migration/session-internal.h"
+
+/* What a peer that takes nothing is waited for; and QEMU in its switchover, if it says nothing. */
+#define PARTING_USEC        (2 * USEC_PER_SEC)
+#define PARTING_SWITCH_USEC (15 * USEC_PER_SEC)
 
 static void log_figures(const session *s) {
         relay_figures f;
@@ -49,10 +54,14 @@ static int on_relay(sd_event_source *source, int fd, uint32_t revents, void *use
         return 0;
 }
 
-static int start(session *s, int local, const int *remotes, size_t n) {
+static int start(session *s, int local, int messages, const int *remotes, size_t n) {
+        bool source = session_is_source(s);
         relay_options options = {
-                .side = session_is_source(s) ? RELAY_SOURCE : RELAY_DESTINATION,
+                .side = source ? RELAY_SOURCE : RELAY_DESTINATION,
                 .workers = s->options.compress_workers,
+                .messages = messages >= 0,
+                .messages_fd_consume = messages,
+                .hides_failure = messages >= 0 && source,
         };
         int r = relay_start(local, remotes, n, &options, &s->relay);
 
@@ -68,7 +77,7 @@ static int start(session *s, int local, const int *remotes, size_t n) {
 }
 
 int session_give_stream(session *s, int *ret_fd) {
-        _cleanup_(closep) int qemu = -EBADF, ours = -EBADF;
+        _cleanup_(closep) int qemu = -EBADF, ours = -EBADF, link = -EBADF, messages = -EBADF;
         int r, pair[2], remotes[RELAY_CHANNELS_MAX];
         size_t n;
 
@@ -78,17 +87,70 @@ int session_give_stream(session *s, int *ret_fd) {
                 return -errno;
         qemu = pair[0];
         ours = pair[1];
+        if (session_may_postcopy(s)) {
+                if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                        return -errno;
+                link = pair[0];
+                messages = pair[1];
+        }
         r = session_dup_all(s, remotes, &n);
         if (r == 0)
-                r = start(s, TAKE_FD(ours), remotes, n);
+                r = start(s, TAKE_FD(ours), TAKE_FD(messages), remotes, n);
+        if (r == 0 && link >= 0) {
+                r = mig_link_divert(s->link, TAKE_FD(link));
+                s->link_is_ours = r == 0;
+                mig_link_listen(s->link);
+        } else if (r == 0)
+                mig_link_hold(s->link);
         if (r < 0)
                 return r;
-        mig_link_hold(s->link);
         *ret_fd = TAKE_FD(qemu);
         return 0;
 }
 
+static int on_parting(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        session_end_parting(userdata, false);
+        return 0;
+}
+
+static int on_parting_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        session_end_parting(userdata, false);
+        return 0;
+}
+
+void session_end_parting(session *s, bool switched) {
+        if (switched && s->parting_io) /* it still sends, which ends by itself */
+                return;
+        s->parting_io = sd_event_source_disable_unref(s->parting_io);
+        s->parting_timer = sd_event_source_disable_unref(s->parting_timer);
+        s->parting = relay_stop(s->parting);
+}
+
+/* Of a relay that carries messages: nobody says more, but what was said counts. */
+static void part(session *s) {
+        bool runs = relay_get_state(s->relay, NULL) == RELAY_RUNS;
+        int r = 0;
+
+        session_end_parting(s, false);
+        s->parting = TAKE_PTR(s->relay);
+        if (runs && !s->switching)
+                r = sd_event_add_io(sandbox_event(s->sb), &s->parting_io, relay_get_fd(s->parting),
+                                    EPOLLIN, on_parting, s);
+        if (r >= 0)
+                r = sd_event_add_time_relative(sandbox_event(s->sb), &s->parting_timer,
+                                               CLOCK_MONOTONIC,
+                                               s->switching ? PARTING_SWITCH_USEC : PARTING_USEC,
+                                               TIMER_ACCURACY_USEC, on_parting_timer, s);
+        if (r < 0)
+                session_end_parting(s, false);
+}
+
 void session_end_relay(session *s) {
         s->relay_io = sd_event_source_disable_unref(s->relay_io);
-        s->relay = relay_stop(s->relay);
+        s->stream_fd = fd_close(s->stream_fd);
+        if (s->relay && session_may_postcopy(s) &&
+            (s->switching || relay_get_state(s->relay, NULL) == RELAY_RUNS))
+                part(s);
+        else
+                s->relay = relay_stop(s->relay);
 }

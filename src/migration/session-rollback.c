@@ -145,13 +145,21 @@ static void on_rollback_migration(ferry_vm *v, int r, const ferry_error *error,
         case VM_MIGRATION_FAILED:
                 query_rollback_status(s);
                 break;
-        case VM_MIGRATION_SETUP:
-        case VM_MIGRATION_CANCELLING:
-        case VM_MIGRATION_ACTIVE:
         case VM_MIGRATION_POSTCOPY_ACTIVE:
         case VM_MIGRATION_POSTCOPY_PAUSED:
         case VM_MIGRATION_POSTCOPY_RECOVER_SETUP:
         case VM_MIGRATION_POSTCOPY_RECOVER:
+                s->no_way_back = true;
+                free(s->reason);
+                s->reason = NULL;
+                session_set_reason(s, FERRY_DATA_LOSS,
+                                   "the guest is lost: the destination gave it up after its state "
+                                   "had gone there, and QEMU cannot take that back");
+                session_post(s, MIG_EV_ROLLBACK_FAILED);
+                break;
+        case VM_MIGRATION_SETUP:
+        case VM_MIGRATION_CANCELLING:
+        case VM_MIGRATION_ACTIVE:
         case VM_MIGRATION_COLO:
         case VM_MIGRATION_PRE_SWITCHOVER:
         case VM_MIGRATION_DEVICE:

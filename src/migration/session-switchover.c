@@ -46,6 +46,9 @@ void session_policy_options(const migration_options *o, policy_options *ret) {
                 .overhead_ms = OVERHEAD_MS,
                 .skip_throttling = o->skip_throttling,
                 .cancel_over_threshold = o->cancel_over_threshold,
+                .postcopy = o->postcopy == POSTCOPY__POSTCOPY_ALWAYS     ? POLICY_POSTCOPY_SOON
+                            : o->postcopy == POSTCOPY__POSTCOPY_FALLBACK ? POLICY_POSTCOPY_LAST
+                                                                         : POLICY_POSTCOPY_NEVER,
                 .threshold_ms = o->threshold_ms,
                 .throttle_from_pass = o->throttle_from_pass,
                 .first_throttle = o->first_throttle,
@@ -68,7 +71,9 @@ void session_begin_policy(session *s, vm_migrate_options *ret) {
                 .max_bytes_per_second = o->max_bandwidth,
                 .auto_converge = s->auto_converge,
                 /* a stop more in the blackout: only for what must be decided there */
-                .pause_before_switchover = o->cancel_over_threshold || s->n_disks > 0,
+                .pause_before_switchover =
+                        o->cancel_over_threshold || s->n_disks > 0 || session_may_postcopy(s),
+                .postcopy = session_may_postcopy(s),
         };
 }
 
@@ -114,6 +119,8 @@ static void carry_out(session *s, const policy_orders *orders) {
                 fail_over_threshold(s, orders->pass.expected_blackout_ms, "would be of");
                 return;
         }
+        if (orders->postcopy)
+                session_order_postcopy(s);
         if (orders->set_limit)
                 (void)vm_set_downtime_limit(sandbox_vm(s->sb), orders->limit_ms,
                                             session_ignore_done, s);
@@ -174,7 +181,8 @@ void session_ask_policy(session *s, uint64_t pass, uint64_t usec) {
 /* ---- the guest stands ---- */
 
 static bool can_go_back(const session *s) {
-        return s->state == MIG_S_COPYING || s->state == MIG_S_OFFERED || s->state == MIG_S_READY;
+        return s->state == MIG_S_COPYING || s->state == MIG_S_OFFERED || s->state == MIG_S_READY ||
+               s->state == MIG_S_PAUSED || s->state == MIG_S_POISED;
 }
 
 static int on_blackout_timer(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -252,7 +260,14 @@ void session_at_switchover(session *s) {
 
 void session_go_on_switching(session *s) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
-        int r = vm_query_migrate(sandbox_vm(s->sb), on_rest, s);
+        int r;
+
+        if (s->postcopy) { /* what is left is not waited for */
+                watch_blackout(s);
+                session_post(s, MIG_EV_PAUSED);
+                return;
+        }
+        r = vm_query_migrate(sandbox_vm(s->sb), on_rest, s);
 
         if (r < 0) {
                 ferry_error_set_errno(&own, r, "query-migrate");

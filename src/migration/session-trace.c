@@ -37,19 +37,30 @@ static trace_phase phase_of(mig_state state) {
         case MIG_D_LOADING:
                 return TRACE_LOAD;
         case MIG_S_OFFERED:
+        case MIG_S_PAUSED:
                 return TRACE_OFFER;
         case MIG_S_READY:
+        case MIG_S_POISED:
                 return TRACE_VERDICT;
         case MIG_S_HANDED:
+        case MIG_S_COMMITTED:
                 return TRACE_JOURNAL;
+        case MIG_S_SERVING:
+        case MIG_S_FEEDING:
+        case MIG_D_FETCHING:
+                return TRACE_POSTCOPY;
         case MIG_S_DONE:
         case MIG_S_GIVEN_UP:
                 return TRACE_RELEASE;
         case MIG_D_LOADED:
         case MIG_D_READY:
         case MIG_D_WANTED:
+        case MIG_D_POISED:
+        case MIG_D_CLAIMED:
                 return TRACE_LOADED;
         case MIG_D_OWNER:
+        case MIG_D_TAKEN:
+        case MIG_D_STARTING:
                 return TRACE_RESUME;
         case MIG_D_RUNNING:
                 return TRACE_CONFIRM;
@@ -141,6 +152,7 @@ static const char *yes(bool value) {
 /* As they are in force, defaults too. */
 static void note_options(trace_facts *facts, const session *s) {
         static const char *const encryptions[_TLS_KIND_MAX] = { "none", "psk", "x509" };
+        static const char *const postcopies[] = { "never", "fallback", "always" };
         const migration_options *o = &s->options;
 
         trace_set_fact(facts, "handover", "%s",
@@ -161,6 +173,7 @@ static void note_options(trace_facts *facts, const session *s) {
         if (o->max_bandwidth > 0)
                 trace_set_fact(facts, "max_bandwidth", "%llu",
                                (unsigned long long)o->max_bandwidth);
+        trace_set_fact(facts, "postcopy", "%s", postcopies[o->postcopy]);
         trace_set_fact(facts, "checksums", "%s", yes(o->checksums));
         if (o->compress_workers > 0)
                 trace_set_fact(facts, "compress_workers", "%u", o->compress_workers);
@@ -233,7 +246,8 @@ void session_trace_handed(session *s) {
 
 void session_trace_confirmed(session *s) {
         trace_add_event(&s->trace, category_session, "announce", now_usec());
-        trace_enter(&s->trace, TRACE_NONE, now_usec());
+        if (s->state != MIG_D_FETCHING)
+                trace_enter(&s->trace, TRACE_NONE, now_usec());
 }
 
 void session_trace_stopped(session *s, uint64_t usec) {

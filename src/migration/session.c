@@ -5,6 +5,8 @@
  * that a step is never entered twice. An answer of the VM's that comes when the session has moved
  * on is recognised by the state, and dropped.
  */
+#include <poll.h>
+
 #include "migration/session-internal.h"
 #include "relay/frame.h"
 
@@ -104,6 +106,7 @@ static void session_clear(session *s) {
         s->retry_timer = sd_event_source_disable_unref(s->retry_timer);
         s->rejoin_timer = sd_event_source_disable_unref(s->rejoin_timer);
         s->again_timer = sd_event_source_disable_unref(s->again_timer);
+        s->switch_timer = sd_event_source_disable_unref(s->switch_timer);
         session_trace_end(s);
         session_close_link(s);
         session_drop_guest(s);
@@ -129,7 +132,12 @@ static void session_clear(session *s) {
         s->is_reserved = s->had_socket = s->rejoining = s->peer_lost = false;
         s->was_cancelled = false;
         s->guest_initiated = s->refused = s->query_under_way = false;
-        s->setup_told = s->failed_told = s->done_told = false;
+        s->setup_told = s->failed_told = s->done_told = s->blackout_told = false;
+        s->postcopy = s->switching = s->stream_broke = s->is_whole = s->offer_came = false;
+        s->no_way_back = s->cont_accepted = false;
+        free(s->early_offer);
+        s->early_offer = NULL;
+        s->n_early_offer = 0;
         s->recovery_told = s->no_recovery_told = false;
         s->began_usec = s->stopped_usec = s->completed_usec = s->offered_usec = 0;
         s->round_trip_usec = s->go_usec = s->stopped_for_usec = s->resumed_usec = 0;
@@ -227,10 +235,14 @@ static void act(session *s, mig_action action) {
                 s->offered_usec = now_usec();
                 session_say_offer(s);
                 break;
+        case MIG_ACT_PROPOSE:
+                session_propose(s);
+                break;
         case MIG_ACT_LISTEN:
                 s->link_is_ours = true;
                 session_read_memory(s);
                 mig_link_listen(s->link);
+                session_take_early_offer(s);
                 break;
         case MIG_ACT_SAY_READY:
                 session_say_ready(s);
@@ -265,8 +277,26 @@ static void act(session *s, mig_action action) {
         case MIG_ACT_SAY_GO:
                 session_say_go(s);
                 break;
+        case MIG_ACT_TAKE:
+                session_take(s);
+                break;
+        case MIG_ACT_SAY_TAKEN:
+                session_say_taken(s);
+                break;
+        case MIG_ACT_SWITCH:
+                session_switch(s);
+                break;
         case MIG_ACT_TAKE_OVER:
                 session_take_over(s);
+                break;
+        case MIG_ACT_TELL_RUNS:
+                session_tell_runs(s);
+                break;
+        case MIG_ACT_SAY_RUNS:
+                session_say_runs(s);
+                break;
+        case MIG_ACT_HEAR_RUNS:
+                session_hear_runs(s);
                 break;
         case MIG_ACT_CONFIRM:
                 session_confirm(s);
@@ -340,7 +370,8 @@ static void announce_state(session *s, mig_state was, mig_event event) {
                         session_publish_cancelled(s);
                 break;
         case MIG_S_RESUMING: /* a RESUME before the handover is the caller's cancel */
-                if (was == MIG_S_OFFERED || was == MIG_S_READY)
+                if (was == MIG_S_OFFERED || was == MIG_S_READY || was == MIG_S_PAUSED ||
+                    was == MIG_S_POISED)
                         session_publish_cancelled(s);
                 break;
         case MIG_S_FAILED:
@@ -356,6 +387,10 @@ static void announce_state(session *s, mig_state was, mig_event event) {
                 break;
         case MIG_D_LOST:
                 session_publish_failure(s);
+                break;
+        case MIG_S_RELEASED: /* not all of the memory had gone over */
+                if (was == MIG_S_FEEDING || was == MIG_S_HANDED)
+                        session_publish_failure(s);
                 break;
         default:
                 break;
@@ -397,7 +432,8 @@ static void step(session *s, mig_event event) {
                  mig_action_name(cell->action));
         if (s->state != was)
                 announce_state(s, was, event);
-        if (s->state != MIG_S_COPYING && s->state != MIG_S_OFFERED && s->state != MIG_S_READY)
+        if (s->state != MIG_S_COPYING && s->state != MIG_S_OFFERED && s->state != MIG_S_READY &&
+            s->state != MIG_S_PAUSED && s->state != MIG_S_POISED)
                 session_end_switchover(s);
         if (s->state != MIG_S_EXPORTING)
                 session_drop_export(s);
@@ -408,7 +444,7 @@ static void step(session *s, mig_event event) {
         if (event == MIG_EV_ROLLBACK_FAILED)
                 session_complete_all_with_reason(s);
         /* nobody need come to try it again */
-        if (event == MIG_EV_ROLLBACK_FAILED && sandbox_vm(s->sb))
+        if (event == MIG_EV_ROLLBACK_FAILED && sandbox_vm(s->sb) && !s->no_way_back)
                 session_start_timer(s, RETRY_USEC, MIG_EV_RETRY);
         sandbox_changed(s->sb);
 }
@@ -443,7 +479,9 @@ bool session_is_open(const session *s) {
 void session_get_status(const session *s, session_status *ret) {
         const journal_session *js = journal_current(s->journal);
         const mig_state_info *info = mig_state_get(s->state);
-        bool handed = s->state == MIG_S_HANDED || s->state == MIG_S_SPENT;
+        bool handed = s->state == MIG_S_HANDED || s->state == MIG_S_SPENT ||
+                      s->state == MIG_S_COMMITTED || s->state == MIG_S_SERVING ||
+                      s->state == MIG_D_TAKEN || s->state == MIG_D_STARTING;
 
         *ret = (session_status){
                 .state = s->state,
@@ -473,6 +511,7 @@ int session_new(sandbox *sb, session **ret, ferry_error *reterr) {
         if (!s)
                 return ferry_error_set_errno(reterr, -ENOMEM, "session");
         s->sb = sb;
+        s->stream_fd = -EBADF;
         migration_options_init(&s->options);
         r = journal_open(sandbox_dir_fd(sb), &s->journal, reterr);
         if (r < 0)
@@ -494,6 +533,12 @@ session *session_free(session *s) {
         session_drop_import(s);
         session_drop_export(s);
         session_clear(s);
+        if (s->parting) { /* the last words of one that ends */
+                struct pollfd p = { .fd = relay_get_fd(s->parting), .events = POLLIN };
+
+                (void)poll(&p, 1, DRAIN_USEC / USEC_PER_MSEC);
+                session_end_parting(s, false);
+        }
         session_end_answer(s);
         s->waiter_timer = sd_event_source_disable_unref(s->waiter_timer);
         trace_done(&s->trace);

@@ -14,6 +14,7 @@
 #include "migration/notifications.h"
 #include "migration/options.h"
 #include "migration/policy.h"
+#include "migration/recovery.h"
 #include "migration/sandbox.h"
 
 /* r 0: the call succeeded; negative: `error` (borrowed) says why. Called exactly once, possibly
@@ -121,8 +122,9 @@ void session_vm_migration(session *s, vm_migration_status status, uint64_t usec)
 void session_vm_mirror_failed(session *s, const char *reason);
 void session_vm_pass(session *s, uint64_t pass, uint64_t usec);
 void session_vm_gone(session *s, bool by_guest, const char *reason);
-/* What the journal has open; the VM is attached, or there is none. `running`: the guest runs. */
-int session_recover(session *s, bool running, ferry_error *reterr);
+/* What the journal has open; the VM is attached, or there is none. */
+int session_recover(session *s, const mig_found *found, ferry_error *reterr);
+mig_stream session_stream_of(vm_migration_status status);
 /* The shim ends: every subscriber gets what is left, and its stream ends. */
 void session_end_notifications(session *s);
 /* See sandbox_retire(). */

@@ -20,13 +20,15 @@
 #include "migration/machine.h"
 #include "migration/recovery.h"
 
-#define QUEUE       5
+#define QUEUE       7
 #define NO_EVENT    0xff
 #define WORLDS_MAX  6000000U
 #define BUCKETS_MAX 16000057U
 
 enum { BACK_NOT, BACK_TO_JOURNAL, BACK_TO_CONT, BACK_RUNS };
 enum { LOAD_GOES_ON, LOAD_DONE, LOAD_KILLED };
+/* How far a post-copy has come. What was sent and has not come is lost with the connection. */
+enum { STATE_KEPT, STATE_WAITS, STATE_SENT, STATE_CAME, MEMORY_CAME };
 enum { TELL_SOURCE = 1, TELL_DESTINATION = 2 };
 
 typedef struct world {
@@ -35,6 +37,7 @@ typedef struct world {
         uint8_t up, rejoined;             /* whom the new connection's hello has not told yet */
         uint8_t s_sent, s_vm, s_runs, s_back;
         uint8_t d_load, d_vm, d_runs, d_cont, d_boot;
+        uint8_t postcopy;
 } world;
 
 static world *worlds;
@@ -123,6 +126,16 @@ static void source_step(world w, mig_event event) {
         case MIG_ACT_SAY_OFFER:
                 push(w.to_d, &w, MIG_EV_OFFER);
                 break;
+        case MIG_ACT_PROPOSE:
+                push(w.to_d, &w, MIG_EV_OFFER_POSTCOPY);
+                break;
+        case MIG_ACT_SWITCH:
+                if (w.s_vm)
+                        w.postcopy = STATE_SENT;
+                break;
+        case MIG_ACT_SAY_LOST:
+                push(w.to_d, &w, MIG_EV_LOST);
+                break;
         case MIG_ACT_HAND_OVER: /* the journal's line fails, or GO is sent */
                 if (!only_good)
                         source_step(w, MIG_EV_JOURNAL_FAILED);
@@ -145,7 +158,7 @@ static void source_step(world w, mig_event event) {
                 w.s_back = BACK_TO_JOURNAL;
                 break;
         case MIG_ACT_ROLL_BACK:
-                if (w.s_sent && w.s_vm)
+                if ((w.s_sent || w.postcopy) && w.s_vm)
                         push(w.to_d, &w, MIG_EV_REFUSED);
                 w.s_back = BACK_TO_JOURNAL;
                 break;
@@ -183,6 +196,21 @@ static void destination_step(world w, mig_event event) {
                 w.d_mark = JOURNAL_OWNER;
                 w.d_cont = 1;
                 break;
+        case MIG_ACT_TAKE:
+                if (!only_good || !w.d_vm)
+                        destination_step(w, MIG_EV_JOURNAL_FAILED);
+                if (!w.d_vm)
+                        return;
+                w.d_mark = JOURNAL_TAKEN;
+                push(w.to_s, &w, MIG_EV_TAKEN);
+                break;
+        case MIG_ACT_SAY_TAKEN:
+                push(w.to_s, &w, MIG_EV_TAKEN);
+                break;
+        case MIG_ACT_TELL_RUNS:
+        case MIG_ACT_SAY_RUNS:
+                push(w.to_s, &w, MIG_EV_RUNS);
+                break;
         case MIG_ACT_CONFIRM:
                 w.d_mark = JOURNAL_RUNNING;
                 push(w.to_s, &w, MIG_EV_RUNNING);
@@ -215,12 +243,17 @@ static void destination_step(world w, mig_event event) {
 
 /* A shim that died comes back as what its journal and its QEMU say. */
 static void restart_source(world w) {
+        mig_found found = { .has_vm = w.s_vm,
+                            .stream = w.postcopy == STATE_WAITS ? MIG_STREAM_PAUSED
+                                      : w.postcopy == STATE_SENT || w.postcopy == STATE_CAME
+                                              ? MIG_STREAM_POSTCOPY
+                                              : MIG_STREAM_OTHER };
         mig_event event;
 
         cut(&w);
         empty(w.to_s);
         w.s_back = BACK_NOT;
-        w.source = (uint8_t)mig_recover_source((journal_mark)w.s_mark, w.s_vm, &event);
+        w.source = (uint8_t)mig_recover_source((journal_mark)w.s_mark, &found, &event);
         if (event == _MIG_EVENT_MAX)
                 visit(&w);
         else if (moves(mig_lookup((mig_state)w.source, event)))
@@ -230,13 +263,18 @@ static void restart_source(world w) {
 }
 
 static void restart_destination(world w) {
+        mig_found found = { .has_vm = w.d_vm,
+                            .running = w.d_runs,
+                            .loaded = w.d_load == LOAD_DONE || w.postcopy >= STATE_CAME,
+                            .stream = w.postcopy == STATE_CAME ? MIG_STREAM_POSTCOPY
+                                                               : MIG_STREAM_OTHER };
         mig_event event;
 
         cut(&w);
         empty(w.to_d);
         w.d_cont = 0;
-        w.destination = (uint8_t)mig_recover_destination((journal_mark)w.d_mark, w.d_boot, w.d_vm,
-                                                         w.d_runs, &event);
+        w.destination = (uint8_t)mig_recover_destination((journal_mark)w.d_mark, w.d_boot,
+                                                         w.postcopy != STATE_KEPT, &found, &event);
         if (event == _MIG_EVENT_MAX)
                 visit(&w);
         else if (moves(mig_lookup((mig_state)w.destination, event)))
@@ -295,7 +333,11 @@ static void explore_failures(const world *w) {
         next = *w;
         next.d_vm = next.d_runs = next.d_boot = 0;
         restart_destination(next);
-        if (next.d_mark == JOURNAL_OWNER) {
+        if (next.d_mark == JOURNAL_OWNER && next.postcopy) {
+                next.d_mark = JOURNAL_TAKEN;
+                restart_destination(next);
+        }
+        if (next.d_mark == JOURNAL_OWNER || next.d_mark == JOURNAL_TAKEN) {
                 next.d_mark = JOURNAL_OPEN;
                 restart_destination(next);
         }
@@ -306,7 +348,7 @@ static void explore_copy(const world *w) {
         world next = *w;
 
         if (w->source == MIG_S_COPYING && w->destination == MIG_D_LOADING && w->s_vm && w->d_vm &&
-            w->d_load == LOAD_GOES_ON) {
+            w->d_load == LOAD_GOES_ON && !w->postcopy) {
                 next.d_load = LOAD_DONE;
                 next.s_runs = 0;
                 visit(&next);
@@ -320,6 +362,43 @@ static void explore_copy(const world *w) {
         }
 }
 
+/* QEMU: stopped before the switchover; then the state goes over, then the memory. */
+static void explore_postcopy(const world *w) {
+        world next = *w;
+        bool carries = w->up && w->s_vm && w->d_vm && w->d_load == LOAD_GOES_ON;
+
+        if (w->source == MIG_S_COPYING && w->destination == MIG_D_LOADING && carries && w->s_runs) {
+                next.postcopy = STATE_WAITS;
+                next.s_runs = 0;
+                visit(&next);
+                next = *w;
+        }
+        if (w->postcopy == STATE_WAITS && w->source == MIG_S_COPYING && !w->s_runs && w->s_vm)
+                source_step(*w, MIG_EV_PAUSED);
+        /* without the rest of its stream the destination's QEMU ends */
+        if ((w->postcopy == STATE_WAITS || w->postcopy == STATE_SENT) && w->d_vm &&
+            (!w->up || !w->s_vm)) {
+                next.d_vm = 0;
+                destination_step(next, MIG_EV_QEMU_GONE);
+                visit(&next);
+                next = *w;
+        }
+        if (w->postcopy == STATE_SENT && carries) {
+                next.postcopy = STATE_CAME;
+                visit(&next);
+                next = *w;
+        }
+        if (w->postcopy >= STATE_CAME && w->destination == MIG_D_TAKEN && w->d_vm)
+                destination_step(*w, MIG_EV_STATE_CAME);
+        if (w->postcopy == STATE_CAME && carries && !w->rejoined &&
+            (w->source == MIG_S_SERVING || w->source == MIG_S_FEEDING)) {
+                next.postcopy = MEMORY_CAME;
+                visit(&next);
+        }
+        if (w->postcopy == MEMORY_CAME && w->destination == MIG_D_FETCHING && w->d_vm)
+                destination_step(*w, MIG_EV_LOADED);
+}
+
 static bool can_rejoin(uint8_t state) {
         return mig_lookup((mig_state)state, MIG_RPC_SOCKET)->action == MIG_ACT_REJOIN;
 }
@@ -330,7 +409,9 @@ static void explore_connection(const world *w) {
         if (w->to_s[0] != NO_EVENT) {
                 pop(next.to_s);
                 visit(&next); /* the state does not take it */
-                source_step(next, (mig_event)w->to_s[0]);
+                /* the driver's: what was said of a QEMU that has sent all is no news */
+                if (w->to_s[0] != MIG_EV_RUNS || w->source != MIG_S_HANDED || !w->s_vm)
+                        source_step(next, (mig_event)w->to_s[0]);
                 next = *w;
         }
         if (w->to_d[0] != NO_EVENT) {
@@ -340,9 +421,9 @@ static void explore_connection(const world *w) {
                 next = *w;
         }
         if (!w->up) {
-                if (w->s_sent && w->to_s[0] == NO_EVENT)
+                if ((w->s_sent || w->postcopy) && w->to_s[0] == NO_EVENT)
                         source_step(*w, MIG_EV_LINK_LOST);
-                if (w->d_load != LOAD_GOES_ON && w->to_d[0] == NO_EVENT)
+                if ((w->d_load != LOAD_GOES_ON || w->postcopy) && w->to_d[0] == NO_EVENT)
                         destination_step(*w, MIG_EV_LINK_LOST);
         }
         /* the caller brings a new socket: to both, or to one that it leads nowhere for */
@@ -396,7 +477,10 @@ static void explore_actions(const world *w) {
         if (w->s_back == BACK_TO_JOURNAL && !w->s_vm) {
                 next.s_back = BACK_NOT;
                 source_step(next, MIG_EV_RAN_AGAIN); /* nothing is left to run */
+        } else if (w->s_back == BACK_TO_JOURNAL && w->postcopy >= STATE_CAME) {
+                /* QEMU cannot go back: this rollback fails for good */
         } else if (w->s_back == BACK_TO_JOURNAL) {
+                next.postcopy = STATE_KEPT; /* it failed before it had sent all of the state */
                 next.s_mark = JOURNAL_RAN_AGAIN;
                 next.s_back = BACK_TO_CONT;
                 visit(&next);
@@ -409,13 +493,13 @@ static void explore_actions(const world *w) {
                 source_step(next, MIG_EV_RAN_AGAIN);
         }
         next = *w;
-        if (w->d_cont && w->destination == MIG_D_OWNER) {
+        if (w->d_cont && (w->destination == MIG_D_OWNER || w->destination == MIG_D_STARTING)) {
                 next.d_cont = 0;
                 next.d_runs = 1;
                 visit(&next); /* it runs before we know */
                 destination_step(next, MIG_EV_CONTINUED);
         }
-        if (w->d_runs && w->destination == MIG_D_OWNER)
+        if (w->d_runs && (w->destination == MIG_D_OWNER || w->destination == MIG_D_STARTING))
                 destination_step(*w, MIG_EV_CONTINUED);
         if (w->d_load != LOAD_KILLED &&
             is_one_of(w->destination, discarding, ELEMENTS(discarding))) {
@@ -462,6 +546,7 @@ static void explore_caller(const world *w) {
 
 static void explore(const world *w) {
         explore_copy(w);
+        explore_postcopy(w);
         explore_connection(w);
         explore_actions(w);
         explore_caller(w);
@@ -479,6 +564,12 @@ static bool is_settled(const world *w) {
 
         if (!w->s_vm && !w->d_vm)
                 return true;
+        /* what post-copy may cost: the one QEMU that could run the guest has ended ... */
+        if (w->postcopy >= STATE_SENT && !w->d_vm && !w->s_runs)
+                return true;
+        /* ... or the one that has the rest of its memory */
+        if (w->postcopy == STATE_CAME && !w->s_vm && w->d_runs)
+                return w->destination == MIG_D_FETCHING;
         if (w->s_runs)
                 return is_one_of(w->source, at_source, ELEMENTS(at_source)) &&
                        (is_one_of(w->destination, given_up, ELEMENTS(given_up)) || !w->d_vm);

@@ -16,6 +16,13 @@
 
 static const uint8_t secret[DIGEST_SIZE] = { 1, 2, 3 };
 
+static int begin(journal *j, const char *id, bool source, bool direct) {
+        return journal_begin(j, &(journal_opening){ .session_id = id,
+                                                    .source = source,
+                                                    .direct = direct,
+                                                    .secret = secret });
+}
+
 typedef struct fixture {
         char path[40];
         int dir;
@@ -52,7 +59,7 @@ static void test_the_cause_survives(void **state) {
         tedious[3] = '\n';
         assert_int_equal(journal_open(f->dir, &j, NULL), 0);
         assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_GUEST, 10, "it did"), -ENODATA);
-        assert_int_equal(journal_begin(j, "one", true, true, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "one", true, true), 0);
         assert_int_equal(journal_current(j)->cause.kind, JOURNAL_CAUSE_NONE);
         assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_NONE, 1, "it did"), -EINVAL);
         assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_GUEST, -1, "it did"), -EINVAL);
@@ -80,7 +87,7 @@ static void test_the_cause_survives(void **state) {
         /* the next session begins without one */
         assert_int_equal(journal_set_cause(j, JOURNAL_CAUSE_CANCELLED, 1, ""), 0);
         assert_int_equal(journal_end(j), 0);
-        assert_int_equal(journal_begin(j, "two", true, true, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "two", true, true), 0);
         assert_int_equal(journal_open(f->dir, &again, NULL), 0);
         assert_int_equal(journal_current(again)->cause.kind, JOURNAL_CAUSE_NONE);
 }
@@ -93,8 +100,8 @@ static void test_marks_survive(void **state) {
         assert_int_equal(journal_open(f->dir, &j, NULL), 0);
         assert_null(journal_current(j));
         assert_int_equal(journal_set(j, JOURNAL_HANDED, true), -ENODATA);
-        assert_int_equal(journal_begin(j, "one", true, true, TLS_NONE, secret), 0);
-        assert_int_equal(journal_begin(j, "two", true, true, TLS_NONE, secret), -EBUSY);
+        assert_int_equal(begin(j, "one", true, true), 0);
+        assert_int_equal(begin(j, "two", true, true), -EBUSY);
         assert_int_equal(journal_set(j, JOURNAL_HANDED, true), 0);
 
         assert_int_equal(journal_open(f->dir, &again, NULL), 0);
@@ -111,10 +118,10 @@ static void test_tombstones_stay(void **state) {
         _cleanup_(journal_freep) journal *j = NULL, *again = NULL;
 
         assert_int_equal(journal_open(f->dir, &j, NULL), 0);
-        assert_int_equal(journal_begin(j, "one", false, false, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "one", false, false), 0);
         assert_int_equal(journal_set(j, JOURNAL_DECLINED, true), 0);
         assert_int_equal(journal_end(j), 0);
-        assert_int_equal(journal_begin(j, "two", true, false, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "two", true, false), 0);
         assert_int_equal(journal_open(f->dir, &again, NULL), 0);
         assert_true(journal_find(again, "one")->closed);
         assert_int_equal(journal_find(again, "one")->mark, JOURNAL_DECLINED);
@@ -133,7 +140,7 @@ static void test_a_torn_line_never_was(void **state) {
                 _cleanup_(freep) char *text = NULL;
 
                 assert_int_equal(journal_open(f->dir, &j, NULL), 0);
-                assert_int_equal(journal_begin(j, "one", true, false, TLS_NONE, secret), 0);
+                assert_int_equal(begin(j, "one", true, false), 0);
                 assert_int_equal(file_read(f->dir, "journal", 1 << 20, &text, &n), 0);
                 before = strlen(text);
                 assert_int_equal(journal_set(j, JOURNAL_HANDED, true), 0);
@@ -174,7 +181,7 @@ static void test_it_is_compacted(void **state) {
         assert_int_equal(journal_open(f->dir, &j, NULL), 0);
         for (int i = 0; i < 2000; i++) {
                 snprintf(id, sizeof(id), "session-%d", i);
-                assert_int_equal(journal_begin(j, id, i % 2, false, TLS_NONE, secret), 0);
+                assert_int_equal(begin(j, id, i % 2, false), 0);
                 assert_int_equal(journal_set(j, i % 2 ? JOURNAL_DONE : JOURNAL_DECLINED, false), 0);
                 assert_int_equal(journal_end(j), 0);
         }
@@ -234,7 +241,7 @@ static void test_damage_before_a_whole_line_is_refused(void **state) {
         size_t n;
 
         assert_int_equal(journal_open(f->dir, &j, NULL), 0);
-        assert_int_equal(journal_begin(j, "one", true, false, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "one", true, false), 0);
         assert_int_equal(journal_set(j, JOURNAL_HANDED, true), 0);
         assert_int_equal(journal_set(j, JOURNAL_DONE, true), 0);
         assert_int_equal(file_read(f->dir, "journal", 1 << 20, &whole, &n), 0);
@@ -250,11 +257,11 @@ static void test_the_same_mark_again_takes_no_room(void **state) {
         _cleanup_(journal_freep) journal *j = NULL;
 
         assert_int_equal(journal_open(f->dir, &j, NULL), 0);
-        assert_int_equal(journal_begin(j, "one", false, false, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "one", false, false), 0);
         for (int i = 0; i < 10000; i++)
                 assert_int_equal(journal_set(j, JOURNAL_DECLINED, false), 0);
         assert_int_equal(journal_end(j), 0);
-        assert_int_equal(journal_begin(j, "two", false, false, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "two", false, false), 0);
 }
 
 /* The session is over all the same, and the next one can begin when the disk takes lines again. */
@@ -264,7 +271,7 @@ static void test_an_end_that_cannot_be_written(void **state) {
         struct rlimit old, none;
 
         assert_int_equal(journal_open(f->dir, &j, NULL), 0);
-        assert_int_equal(journal_begin(j, "one", true, false, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "one", true, false), 0);
         assert_int_equal(journal_set(j, JOURNAL_RAN_AGAIN, true), 0);
         assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
         none = (struct rlimit){ .rlim_cur = 0, .rlim_max = old.rlim_max };
@@ -272,9 +279,9 @@ static void test_an_end_that_cannot_be_written(void **state) {
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
         assert_true(journal_end(j) < 0);
         assert_null(journal_current(j));
-        assert_int_equal(journal_begin(j, "two", true, false, TLS_NONE, secret), -EBUSY);
+        assert_int_equal(begin(j, "two", true, false), -EBUSY);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-        assert_int_equal(journal_begin(j, "two", true, false, TLS_NONE, secret), 0);
+        assert_int_equal(begin(j, "two", true, false), 0);
         assert_int_equal(journal_open(f->dir, &again, NULL), 0);
         assert_true(journal_find(again, "one")->closed);
 }

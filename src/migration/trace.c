@@ -171,7 +171,7 @@ const char *trace_phase_name(trace_phase phase) {
                 [TRACE_LOADED] = "loaded",       [TRACE_RESUME] = "resume",
                 [TRACE_CONFIRM] = "confirm",     [TRACE_RELEASE] = "release",
                 [TRACE_ROLLBACK] = "rollback",   [TRACE_DISCARD] = "discard",
-                [TRACE_UNDECIDED] = "undecided",
+                [TRACE_UNDECIDED] = "undecided", [TRACE_POSTCOPY] = "post-copy",
         };
 
         return names[phase];

@@ -40,6 +40,7 @@ typedef enum trace_phase {
         TRACE_LOADED,   /* destination: it has everything, GO is not here yet */
         TRACE_RESUME,   /* destination: from GO to the guest's first instruction */
         TRACE_CONFIRM,  /* destination: it runs; journal, RUNNING, announcements */
+        TRACE_POSTCOPY, /* it runs at the destination, its memory follows */
         TRACE_RELEASE,  /* source: QEMU quits */
         TRACE_ROLLBACK, /* source: back to running here */
         TRACE_DISCARD,  /* destination: its copy is given up */
