@@ -22,6 +22,7 @@ typedef struct mig_found {
         bool running; /* the guest runs, or has run */
         bool loaded;  /* at a destination: it could run */
         mig_stream stream;
+        bool stream_paused; /* of a post-copy: QEMU knows that it broke */
 } mig_found;
 
 mig_state mig_recover_source(journal_mark mark, const mig_found *found, mig_event *ret_event);

@@ -625,6 +625,7 @@ static void on_attached_migration(ferry_vm *v, int r, const ferry_error *error,
                 return;
         }
         sb->found.stream = session_stream_of(info->status);
+        sb->found.stream_paused = info->status == VM_MIGRATION_POSTCOPY_PAUSED;
         recovered(sb, &sb->found, sb->found_state);
 }
 

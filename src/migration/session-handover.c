@@ -223,6 +223,7 @@ int session_say_verdict(mig_link *link, const journal_session *js) {
         case JOURNAL_OPEN:
         case JOURNAL_COMPLETED:
         case JOURNAL_OWNER:
+        case JOURNAL_TAKEN:
         case _JOURNAL_MARK_MAX:
         default:
                 /* a destination's may have run; a source's ended with its QEMU, nothing decided */

@@ -123,6 +123,8 @@ struct session {
         bool stream_broke; /* and waits for another */
         bool is_whole;     /* and all of it has gone over */
         int stream_fd;     /* QEMU's end of a new one, until it can take it */
+        bool stream_flows;
+        sd_event_source *stream_io; /* waits for that */
         sd_event_source *switch_timer;
         uint8_t *early_offer; /* came before QEMU said that it had loaded */
         size_t n_early_offer;
@@ -363,6 +365,7 @@ bool session_wants_stream(const session *s);
 /* Over the connection that the link has now. */
 int session_take_up_stream(session *s);
 void session_go_on_with_stream(session *s);
+void session_drop_stream(session *s);
 
 /* session-rejoin.c */
 void session_rejoin(session *s);

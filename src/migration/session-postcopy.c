@@ -44,7 +44,7 @@ mig_stream session_stream_of(vm_migration_status status) {
 /* What a shim before this one left under way. */
 void session_find_postcopy(session *s, const mig_found *found) {
         s->postcopy = found->stream != MIG_STREAM_OTHER;
-        s->stream_broke = s->postcopy; /* with the shim that carried it */
+        s->stream_broke = found->stream_paused; /* else QEMU will say so in a moment */
 }
 
 /* ---- source ---- */
@@ -244,12 +244,25 @@ static void on_going_on(ferry_vm *v, int r, const ferry_error *error, void *user
         sandbox_changed(s->sb);
 }
 
-/* QEMU says that its stream broke, and there is another connection: whichever comes last. */
+static int on_stream(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        session *s = userdata;
+
+        s->stream_io = sd_event_source_disable_unref(s->stream_io);
+        s->stream_flows = true;
+        session_go_on_with_stream(s);
+        return 0;
+}
+
+/* QEMU says that its stream broke, and there is another connection: whichever comes last. The
+ * destination's gets it when it has begun to flow: up to QEMU 8.1 a destination's that breaks while
+ * QEMU recovers ends QEMU, and so the guest, so that these moments are to be few. */
 void session_go_on_with_stream(session *s) {
         ferry_vm *v = sandbox_vm(s->sb);
         int fd, r;
 
         if (!s->stream_broke || s->stream_fd < 0 || !v)
+                return;
+        if (!session_is_source(s) && !s->stream_flows)
                 return;
         fd = TAKE_FD(s->stream_fd);
         s->stream_broke = false;
@@ -261,7 +274,19 @@ void session_go_on_with_stream(session *s) {
                 log_info("session %s: the post-copy goes on over a new connection", s->id);
 }
 
-int session_take_up_stream(session *s) {
+void session_drop_stream(session *s) {
+        s->stream_io = sd_event_source_disable_unref(s->stream_io);
         s->stream_fd = fd_close(s->stream_fd);
-        return session_give_stream(s, &s->stream_fd);
+        s->stream_flows = false;
+}
+
+int session_take_up_stream(session *s) {
+        int r;
+
+        session_drop_stream(s);
+        r = session_give_stream(s, &s->stream_fd);
+        if (r == 0 && !session_is_source(s))
+                r = sd_event_add_io(sandbox_event(s->sb), &s->stream_io, s->stream_fd, EPOLLIN,
+                                    on_stream, s);
+        return r < 0 ? r : 0;
 }

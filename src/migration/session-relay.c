@@ -147,7 +147,7 @@ static void part(session *s) {
 
 void session_end_relay(session *s) {
         s->relay_io = sd_event_source_disable_unref(s->relay_io);
-        s->stream_fd = fd_close(s->stream_fd);
+        session_drop_stream(s);
         if (s->relay && session_may_postcopy(s) &&
             (s->switching || relay_get_state(s->relay, NULL) == RELAY_RUNS))
                 part(s);

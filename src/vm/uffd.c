@@ -23,7 +23,8 @@ __asm__(".section .rodata\n"
 extern const uint8_t uffd_library[], uffd_library_end[];
 
 static int make_library(int *ret_fd) {
-        _cleanup_(closep) int fd = memfd_create("ferry-userfaultfd", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        _cleanup_(closep) int fd =
+                memfd_create("ferry-userfaultfd", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         size_t n = (size_t)(uffd_library_end - uffd_library), done = 0;
 
         if (fd < 0)
@@ -50,7 +51,8 @@ int uffd_open(int *ret_device_fd, int *ret_library_fd, ferry_error *reterr) {
         if (device < 0) {
                 r = -errno;
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, r,
-                                       "post-copy needs " DEVICE " at the destination (Linux 6.1 or "
+                                       "post-copy needs " DEVICE
+                                       " at the destination (Linux 6.1 or "
                                        "newer, root): %s",
                                        strerror(-r));
         }

@@ -58,6 +58,11 @@ void middle_start(middle *m, pair *p) {
         transfer_both(p);
 }
 
+void middle_cut(middle *m) {
+        shutdown(m->a, SHUT_RDWR);
+        shutdown(m->b, SHUT_RDWR);
+}
+
 void middle_end(middle *m) {
         assert_int_equal(pthread_join(m->thread, NULL), 0);
         fd_close(m->a);

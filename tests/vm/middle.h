@@ -17,5 +17,7 @@ typedef struct middle {
 
 /* A new session whose connection goes through it, up to both transfers. */
 void middle_start(middle *m, pair *p);
+/* Cuts the connection for both. */
+void middle_cut(middle *m);
 /* When either side has closed its connection. */
 void middle_end(middle *m);
