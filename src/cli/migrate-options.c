@@ -10,7 +10,6 @@ static const char *const postcopies[] = { "never", "fallback", "always", NULL };
 static const char *const encryptions[] = { "none", "psk", "x509", NULL };
 
 #define AT(field) offsetof(migrate_values, field)
-#define LATER     " (not in this version)"
 
 const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
         { "to", "TARGET", "the other host: its state root", CLI_OPTION_TEXT, AT(to) },
@@ -55,8 +54,8 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
           AT(channels), 0, UINT32_MAX },
         { "encryption", "KIND", "between the hosts: psk (the default), x509 or none",
           CLI_OPTION_CHOICE, AT(encryption), .choices = encryptions },
-        { "postcopy", "KIND", "never; fallback, always" LATER, CLI_OPTION_CHOICE, AT(postcopy),
-          .choices = postcopies },
+        { "postcopy", "KIND", "never (the default), fallback (when no pass is left) or always",
+          CLI_OPTION_CHOICE, AT(postcopy), .choices = postcopies },
         { "report", "FILE", "write a page (HTML) that tells how it went", CLI_OPTION_TEXT,
           AT(report) },
         { "trace", "FILE", "write each pass and phase of both sides (JSON, for Perfetto)",

@@ -10,7 +10,8 @@
 #include "cli/mover-await.h"
 #include "cli/mover-containers.h"
 
-#define TICK (100 * USEC_PER_MSEC)
+#define TICK       (100 * USEC_PER_MSEC)
+#define LOOK_AGAIN (1 * USEC_PER_SEC)
 
 static int make_session_id(char ret[static SESSION_ID_SIZE], ferry_error *reterr) {
         uint8_t b[16];
@@ -176,6 +177,33 @@ static int connect_one(mover *m, const char *disk, ferry_error *reterr) {
                      : 0;
 }
 
+/* A post-copy whose connection broke: its guest runs at the destination, or would, and waits for
+ * memory that the source has. */
+bool mover_wants_connection(const shim_status *source, const shim_status *destination) {
+        return source && destination && source->session && destination->session &&
+               (source->session->wants_connection || destination->session->wants_connection);
+}
+
+int mover_connect_again(mover *m, ferry_error *reterr) {
+        return connect_one(m, "", reterr);
+}
+
+/* What fails is tried again at the next look; both sides wait for it as long as it takes. */
+static void look_at_connection(mover *m) {
+        _cleanup_(message_freep) shim_status *source = NULL, *destination = NULL;
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (rpc_is_silent(m->source) || rpc_is_silent(m->destination) ||
+            call_status(m->source, &source, NULL) < 0 ||
+            call_status(m->destination, &destination, NULL) < 0)
+                return;
+        if (!mover_wants_connection(source, destination))
+                return;
+        if (mover_connect_again(m, &error) < 0)
+                fprintf(stderr, "ferry: a new connection: %s; again\n",
+                        ferry_error_message(&error));
+}
+
 /* One for the guest, or so many (`channels`), and one for each disk that the hosts do not share. */
 static int connect_both(mover *m, const InitializeOptions *options, ferry_error *reterr) {
         _cleanup_(message_freep) shim_status *status = NULL;
@@ -247,7 +275,7 @@ static uint64_t sum_of(const progress *p) {
 }
 
 static int wait_done(mover *m, ferry_error *reterr) {
-        uint64_t sum = 0, moved_usec = now_usec();
+        uint64_t sum = 0, moved_usec = now_usec(), looked_usec = moved_usec;
 
         for (;;) {
                 uint64_t now = now_usec();
@@ -256,6 +284,10 @@ static int wait_done(mover *m, ferry_error *reterr) {
                 if (sum_of(&m->progress) != sum) {
                         sum = sum_of(&m->progress);
                         moved_usec = now;
+                }
+                if (now - moved_usec > LOOK_AGAIN && now - looked_usec > LOOK_AGAIN) {
+                        look_at_connection(m);
+                        looked_usec = now_usec();
                 }
                 rpc_explain_silence(m->source, NULL, now - moved_usec);
                 rpc_explain_silence(m->destination, NULL, now - moved_usec);

@@ -29,6 +29,7 @@ typedef enum mover_place {
         MOVER_NOWHERE,   /* its VM has ended, on both sides */
         MOVER_GAVE_UP,   /* a person who did not want to wait any longer */
         MOVER_UNDER_WAY, /* still the source's, and nobody said to cancel */
+        MOVER_FOLLOWS,   /* it runs at the destination, and its memory is still on the way */
 } mover_place;
 
 typedef struct mover_figures {
@@ -80,6 +81,10 @@ int mover_run(mover *m, InitializeOptions *options, bool by_caller, ferry_error 
  * settled within three seconds is MOVER_UNDER_WAY. With `cancel`, or once the guest is handed over,
  * it takes half a minute to give up: MOVER_UNDECIDED. Not interruptible. */
 mover_place mover_settle(mover *m, bool cancel);
+
+/* For a post-copy: what both say, and the new connection. */
+bool mover_wants_connection(const shim_status *source, const shim_status *destination);
+int mover_connect_again(mover *m, ferry_error *reterr);
 
 /* After mover_clear(): whether the source's VM has ended meanwhile. Its QEMU's end may be why the
  * migration failed with `why`, and be seen a moment later. */

@@ -300,6 +300,13 @@ cli_exit outcome_after_failure(const cli_context *cli, mover *m, mover_place pla
                         m->name, m->from->name);
                 (void)conclude(cli, m, "under way", m->from->name, error);
                 return CLI_EXIT_REFUSED;
+        case MOVER_FOLLOWS:
+                fprintf(stderr,
+                        "ferry: %s runs at %s, and some of its memory is still on the way from %s: "
+                        "`ferry --root %s recover %s` waits for it\n",
+                        m->name, m->to->name, m->from->name, m->from->root, m->name);
+                (void)conclude(cli, m, "memory follows", m->to->name, error);
+                return CLI_EXIT_UNDECIDED;
         case MOVER_GAVE_UP:
                 return gave_up(cli, m, error);
         case MOVER_UNDECIDED:

@@ -103,7 +103,7 @@ const char *progress_phase_text(const progress *p) {
                 return "setting up";
         case PHASE__PHASE_SETUP_DONE:
         case PHASE__PHASE_TRANSFER_IN_PROGRESS:
-                return "copying";
+                return p->has_blackout ? "memory follows" : "copying";
         case PHASE__PHASE_BLACKOUT_STARTED:
                 return "switching over";
         case PHASE__PHASE_OFFLINE_DONE:

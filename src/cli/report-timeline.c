@@ -50,7 +50,7 @@ static const char *class_of(const char *phase) {
                 { "decide", "stop" },      { "last-state", "device" },  { "offer", "handover" },
                 { "verdict", "handover" }, { "journal", "handover" },   { "loaded", "handover" },
                 { "resume", "resume" },    { "confirm", "resume" },     { "rollback", "rollback" },
-                { "discard", "rollback" }, { "undecided", "rollback" },
+                { "discard", "rollback" }, { "undecided", "rollback" }, { "post-copy", "copy" },
         };
 
         for (size_t i = 0; i < ELEMENTS(classes); i++)

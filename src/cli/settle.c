@@ -233,6 +233,16 @@ static bool has_lost(const sides *v) {
                v->destination->session && strcmp(v->destination->session->detail, "D_LOST") == 0;
 }
 
+/* It runs at the destination, but not all of its memory is there: neither side is to be closed, and
+ * where their connection broke they get another. */
+static bool memory_follows(mover *m, const sides *v) {
+        if (!in_session(m, v->destination) || !in_session(m, v->source))
+                return false;
+        if (mover_wants_connection(v->source, v->destination))
+                (void)mover_connect_again(m, NULL);
+        return strcmp(v->destination->session->detail, "D_FETCHING") == 0;
+}
+
 /* One look at both sides. True when the place is known and both sides were told. */
 static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place *ret,
                        bool *ret_hopeless) {
@@ -250,7 +260,10 @@ static bool try_settle(mover *m, bool cancel, bool patience_is_over, mover_place
                         protobuf_c_message_free_unpacked(&v.destination->base, NULL);
                         v.destination = NULL;
                 }
-                settled = settle_both(m, &v, patience_is_over, ret);
+                if (memory_follows(m, &v))
+                        *ret = MOVER_FOLLOWS;
+                else
+                        settled = settle_both(m, &v, patience_is_over, ret);
         }
         *ret_hopeless = !settled && (v.source_gone || v.destination_gone || has_lost(&v));
         sides_done(&v);

@@ -28,6 +28,7 @@ static const struct {
         { "release", "QEMU quits", STORY_HANDOVER },
         { "rollback", "rolls back", STORY_ROLLBACK },
         { "discard", "discards its copy", STORY_HANDOVER },
+        { "post-copy", "its memory follows", STORY_LAST },
         { "undecided", "undecided", STORY_HANDOVER },
 };
 

@@ -67,12 +67,17 @@ void session_ignore_done(ferry_vm *v, int r, const ferry_error *error, void *use
                 log_debug("QEMU: %s", ferry_error_message(error));
 }
 
+/* Not while the guest stands: QEMU has better to do. */
+static bool makes_progress(const session *s) {
+        return (s->state == MIG_S_COPYING && !s->stopped_usec) || s->state == MIG_S_FEEDING;
+}
+
 static void on_progress_info(ferry_vm *v, int r, const ferry_error *error,
                              const vm_migration_info *info, void *userdata) {
         session *s = userdata;
 
         s->query_under_way = false;
-        if (r == 0 && s->state == MIG_S_COPYING && !s->stopped_usec)
+        if (r == 0 && makes_progress(s))
                 session_publish_progress(s, info);
 }
 
@@ -80,7 +85,7 @@ static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userd
         session *s = userdata;
         ferry_vm *v = sandbox_vm(s->sb);
 
-        if (s->state != MIG_S_COPYING || s->stopped_usec || !v) {
+        if (!makes_progress(s) || !v) {
                 s->progress_timer = sd_event_source_disable_unref(s->progress_timer);
                 return 0;
         }
@@ -135,6 +140,12 @@ void session_start_copy(session *s) {
                 session_start_memory(s);
 }
 
+void session_watch_progress(session *s) {
+        s->progress_timer = sd_event_source_disable_unref(s->progress_timer);
+        (void)sd_event_add_time_relative(sandbox_event(s->sb), &s->progress_timer, CLOCK_MONOTONIC,
+                                         PROGRESS_USEC, TIMER_ACCURACY_USEC, on_progress_timer, s);
+}
+
 void session_start_memory(session *s) {
         vm_migrate_options options;
         int fd = -EBADF, r;
@@ -150,8 +161,7 @@ void session_start_memory(session *s) {
         }
         s->report.setup_usec = now_usec() - s->began_usec;
         session_watch_stall(s);
-        (void)sd_event_add_time_relative(sandbox_event(s->sb), &s->progress_timer, CLOCK_MONOTONIC,
-                                         PROGRESS_USEC, TIMER_ACCURACY_USEC, on_progress_timer, s);
+        session_watch_progress(s);
 }
 
 static void on_load_started(ferry_vm *v, int r, const ferry_error *error, void *userdata) {

@@ -314,6 +314,8 @@ void session_end_switchover(session *s);
 /* session-copy.c */
 void session_ignore_done(ferry_vm *v, int r, const ferry_error *error, void *userdata);
 void session_publish_progress(session *s, const vm_migration_info *info);
+/* From here on, while there is any. */
+void session_watch_progress(session *s);
 void session_on_final_info(ferry_vm *v, int r, const ferry_error *error,
                            const vm_migration_info *info, void *userdata);
 void session_start_copy(session *s);
@@ -362,6 +364,8 @@ void session_take(session *s);
 void session_tell_runs(session *s);
 bool session_postcopy_status(session *s, vm_migration_status status);
 bool session_wants_stream(const session *s);
+/* It has none, and cannot go on without. */
+bool session_wants_connection(const session *s);
 /* Over the connection that the link has now. */
 int session_take_up_stream(session *s);
 void session_go_on_with_stream(session *s);

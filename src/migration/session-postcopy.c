@@ -132,6 +132,7 @@ void session_hold_guest(session *s) {
 
 void session_hear_runs(session *s) {
         session_publish_blackout(s);
+        session_watch_progress(s);
         sandbox_changed(s->sb);
 }
 
@@ -231,6 +232,10 @@ bool session_wants_stream(const session *s) {
         default:
                 return false;
         }
+}
+
+bool session_wants_connection(const session *s) {
+        return !s->link && (s->state == MIG_S_COMMITTED || session_wants_stream(s));
 }
 
 static void on_going_on(ferry_vm *v, int r, const ferry_error *error, void *userdata) {

@@ -489,6 +489,7 @@ void session_get_status(const session *s, session_status *ret) {
                 .reason = s->reason,
                 .notice = s->notice,
                 .owner = info->owner,
+                .wants_connection = session_wants_connection(s),
                 .undecided = info->owner == MIG_OWNER_UNKNOWN || (handed && !s->link),
                 .report = &s->report,
         };

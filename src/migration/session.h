@@ -44,6 +44,7 @@ typedef struct session_status {
         const char *reason;     /* why it failed; NULL */
         const char *notice;     /* what is not as it was asked for; NULL */
         bool undecided;
+        bool wants_connection; /* its post-copy goes on over a new one */
         mig_owner owner;
         const session_report *report;
         char record[JOURNAL_RECORD_MAX]; /* "" when there is none */

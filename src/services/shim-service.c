@@ -97,6 +97,7 @@ static void fill_session(const session *s, status_parts *p) {
         p->session.reason = (char *)(p->status.reason ? p->status.reason : "");
         p->session.notice = (char *)(p->status.notice ? p->status.notice : "");
         p->session.undecided = p->status.undecided;
+        p->session.wants_connection = p->status.wants_connection;
         p->session.handover_record =
                 (ProtobufCBinaryData){ strlen(p->status.record), (uint8_t *)p->status.record };
         session_report_to_message(p->status.report, &p->report);
