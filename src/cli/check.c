@@ -112,7 +112,9 @@ void check_print_prediction(const Ferry__Shim__V1__Prediction *p, FILE *file) {
         else {
                 fprintf(file, "predicted\n  copy      %s, %s in %u passes%s\n",
                         format_duration(p->copy_usec, a), format_bytes(p->bytes, b), p->passes,
-                        p->forced ? ", then forced" : "");
+                        p->postcopy ? ", then post-copy"
+                        : p->forced ? ", then forced"
+                                    : "");
                 fprintf(file, "  blackout  %s\n", format_duration(p->blackout_usec, a));
                 if (p->throttle_percentage > 0)
                         fprintf(file, "  throttle  up to %u %%\n", p->throttle_percentage);

@@ -109,6 +109,8 @@ static void print_pass(const sim *s, const policy_orders *o) {
                 o->pass.throttle);
         if (o->cancel)
                 fprintf(s->trace, " -> cancel: %u ms expected", o->pass.expected_blackout_ms);
+        else if (o->postcopy)
+                fprintf(s->trace, " -> post-copy");
         else if (o->forced)
                 fprintf(s->trace, " -> force");
         else {
@@ -133,6 +135,10 @@ static void ask_policy(sim *s) {
         if (orders.cancel) {
                 s->result->cancelled = true;
                 s->result->expected_ms = orders.pass.expected_blackout_ms;
+        }
+        if (orders.postcopy) { /* what is left goes while it runs */
+                s->result->ended = s->result->postcopy = true;
+                s->ms += s->left * 1000 / s->guest->bandwidth;
         }
         if (orders.set_limit) {
                 s->limit_ms = orders.limit_ms;

@@ -28,12 +28,13 @@ typedef struct sim_guest {
 } sim_guest;
 
 typedef struct sim_result {
-        bool ended, cancelled, forced, over_target; /* over_target: the limit, before forcing */
-        uint32_t passes;                            /* that ended before the blackout */
-        uint32_t throttle_pass, first_throttle;     /* 0: never throttled */
-        uint32_t throttle;                          /* at the end */
-        uint32_t expected_ms;                       /* of a cancelled one */
-        double blackout_ms, total_ms, sent;         /* sent: bytes */
+        bool ended, cancelled, forced, postcopy;
+        bool over_target;                       /* the limit was, before forcing */
+        uint32_t passes;                        /* that ended before the blackout */
+        uint32_t throttle_pass, first_throttle; /* 0: never throttled */
+        uint32_t throttle;                      /* at the end */
+        uint32_t expected_ms;                   /* of a cancelled one */
+        double blackout_ms, total_ms, sent;     /* sent: bytes */
 } sim_result;
 
 /* `options` NULL: no policy, a fixed limit of `fixed_ms`. The trace may be NULL. */

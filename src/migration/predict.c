@@ -29,6 +29,7 @@ bool predict(const predict_input *in, const policy_options *options, prediction 
         sim_run(&guest, options, 0, SEED, NULL, &result);
         ret->cancelled = result.cancelled;
         ret->forced = result.forced;
+        ret->postcopy = result.postcopy;
         ret->passes = result.passes > 0 ? result.passes : 1;
         ret->throttle = result.throttle;
         /* the limit on bandwidth does not hold once the guest stands; a handover is two messages */

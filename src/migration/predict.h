@@ -19,7 +19,7 @@ typedef struct predict_input {
 
 typedef struct prediction {
         predict_input input;
-        bool cancelled, forced;
+        bool cancelled, forced, postcopy;
         uint32_t passes, throttle; /* throttle: percent, at the end */
         uint64_t copy_usec, blackout_usec, bytes;
         uint64_t made_usec; /* realtime; 0: there is none */

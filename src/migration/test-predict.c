@@ -87,6 +87,34 @@ static void test_options_have_their_effect(void **state) {
         assert_true(p.throttle > 0);
 }
 
+static void test_postcopy_where_it_is_allowed(void **state) {
+        policy_options options = defaults;
+        predict_input in = idle;
+        prediction forced, fallback, always;
+
+        in.rate = 512 * MIB;
+        in.hot = 64 * MIB;
+        options.maximum_passes = 4;
+        options.target_ms = 20;
+        options.skip_throttling = true;
+        assert_true(predict(&in, &options, &forced));
+        assert_true(forced.forced && !forced.postcopy);
+        options.postcopy = POLICY_POSTCOPY_LAST;
+        assert_true(predict(&in, &options, &fallback));
+        assert_true(fallback.postcopy && !fallback.forced && fallback.passes == 4);
+        assert_true(fallback.blackout_usec < forced.blackout_usec / 10);
+        options.postcopy = POLICY_POSTCOPY_SOON;
+        assert_true(predict(&in, &options, &always));
+        assert_true(always.postcopy && always.passes == 1);
+        assert_true(always.bytes < fallback.bytes);
+        assert_true(predict(&idle, &options, &always)); /* it is there before that */
+        assert_false(always.postcopy);
+        options.postcopy = POLICY_POSTCOPY_LAST;
+        options.cancel_over_threshold = true; /* what would be given up is not */
+        assert_true(predict(&in, &options, &fallback));
+        assert_true(fallback.postcopy && !fallback.cancelled);
+}
+
 static void test_nothing_without_a_link(void **state) {
         predict_input in = idle;
         prediction p;
@@ -105,6 +133,7 @@ int main(void) {
                 cmocka_unit_test(test_less_bandwidth_takes_longer),
                 cmocka_unit_test(test_a_busy_guest_takes_passes),
                 cmocka_unit_test(test_options_have_their_effect),
+                cmocka_unit_test(test_postcopy_where_it_is_allowed),
                 cmocka_unit_test(test_nothing_without_a_link),
         };
 

@@ -137,6 +137,7 @@ static void fill_prediction(const prediction *from, Ferry__Shim__V1__Prediction 
         to->bytes = from->bytes;
         to->throttle_percentage = from->throttle;
         to->forced = from->forced;
+        to->postcopy = from->postcopy;
         to->cancelled = from->cancelled;
         to->dirty_bytes_per_second = from->input.rate;
         to->hot_bytes = from->input.hot;

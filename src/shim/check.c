@@ -104,6 +104,16 @@ static void check_network(host_check *c) {
                         strerror(errno));
 }
 
+/* What is not there for post-copy would only show when QEMU is started for it. */
+static void check_postcopy(host_check *c) {
+        const InitializeOptions *options = c->state->message->options;
+
+        if (options && options->postcopy != POSTCOPY__POSTCOPY_NEVER &&
+            access("/dev/userfaultfd", R_OK | W_OK) < 0)
+                against(c, "post-copy needs /dev/userfaultfd (Linux 6.1 or newer, root): %s",
+                        strerror(errno));
+}
+
 static void on_checked(const differences *reasons, void *userdata) {
         host_check *c = userdata;
 
@@ -127,6 +137,7 @@ static int run(host_check *c, ferry_error *reterr) {
         check_memory(c);
         check_room(c);
         check_network(c);
+        check_postcopy(c);
         r = incoming_check_start(c->event, c->state, &host, on_checked, c, &check, reterr);
         if (r < 0)
                 return r;
