@@ -188,6 +188,8 @@ void session_start_load(session *s) {
         r = session_give_stream(s, &fd);
         if (r == 0)
                 r = vm_migrate_in(sandbox_vm(s->sb), fd, on_load_started, s);
+        if (r == 0 && session_may_postcopy(s))
+                session_make_spare(s);
         if (r < 0) {
                 session_set_reason(s, FERRY_INTERNAL, "take the migration: %s", strerror(-r));
                 session_post(s, MIG_EV_TRANSFER_FAILED);

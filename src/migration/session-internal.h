@@ -124,6 +124,9 @@ struct session {
         bool is_whole;     /* and all of it has gone over */
         int stream_fd;     /* QEMU's end of a new one, until it can take it */
         bool stream_flows;
+        /* At a destination: the two ends of what its QEMU was given for the next one. */
+        int spare_ours, spare_theirs;
+        bool spare_given;
         sd_event_source *stream_io; /* waits for that */
         sd_event_source *switch_timer;
         uint8_t *early_offer; /* came before QEMU said that it had loaded */
@@ -370,6 +373,9 @@ bool session_wants_connection(const session *s);
 int session_take_up_stream(session *s);
 void session_go_on_with_stream(session *s);
 void session_drop_stream(session *s);
+/* At a destination: what its QEMU would take a new stream from, beforehand. */
+void session_make_spare(session *s);
+void session_drop_spare(session *s);
 
 /* session-rejoin.c */
 void session_rejoin(session *s);
@@ -387,6 +393,8 @@ void session_roll_back(session *s);
 /* session-relay.c */
 /* What QEMU sends or reads on: the connection itself, or a relay's end. */
 int session_give_stream(session *s, int *ret_fd);
+/* By a relay, to and from the other end of `local_consume`. */
+int session_carry_stream(session *s, int local_consume);
 /* What was said over it goes out, and a QEMU in its switchover notices nothing yet. */
 void session_end_relay(session *s);
 /* `switched`: only if it waited for that. */

@@ -3,6 +3,10 @@
  * may run it is settled while the source's QEMU waits before the switchover, since there is no way
  * back after that; so the handover's messages go between the stream's blocks, by the relay. When
  * the connection breaks later on the two QEMUs wait, and go on over a new one. */
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
 #include "migration/session-internal.h"
 
 /* A QEMU that has just sent the guest's state must not see its stream break: it would run the guest
@@ -199,10 +203,14 @@ bool session_postcopy_status(session *s, vm_migration_status status) {
         switch ((int)status) {
         case VM_MIGRATION_POSTCOPY_ACTIVE:
                 s->stream_broke = false;
-                if (source)
+                if (source) {
                         source_is_past(s);
-                else if (s->state == MIG_D_TAKEN)
+                        return true;
+                }
+                if (s->state == MIG_D_TAKEN)
                         session_post(s, MIG_EV_STATE_CAME);
+                else if (s->spare_ours < 0)
+                        session_make_spare(s);
                 return true;
         case VM_MIGRATION_POSTCOPY_PAUSED:
                 s->stream_broke = true;
@@ -269,10 +277,17 @@ void session_go_on_with_stream(session *s) {
                 return;
         if (!session_is_source(s) && !s->stream_flows)
                 return;
+        if (!session_is_source(s) && !s->spare_given)
+                return;
         fd = TAKE_FD(s->stream_fd);
         s->stream_broke = false;
-        r = session_is_source(s) ? vm_recover_out(v, fd, on_going_on, s)
-                                 : vm_recover_in(v, fd, on_going_on, s);
+        if (session_is_source(s))
+                r = vm_recover_out(v, fd, on_going_on, s);
+        else {
+                fd_close(fd);
+                s->spare_given = false;
+                r = vm_recover_in(v, on_going_on, s);
+        }
         if (r < 0)
                 log_error("session %s: go on with the post-copy: %s", s->id, strerror(-r));
         else
@@ -285,13 +300,57 @@ void session_drop_stream(session *s) {
         s->stream_flows = false;
 }
 
+void session_drop_spare(session *s) {
+        s->spare_ours = fd_close(s->spare_ours);
+        s->spare_theirs = fd_close(s->spare_theirs);
+        s->spare_given = false;
+}
+
+static void on_spare_given(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        session *s = userdata;
+
+        if (r == -ECANCELED)
+                return;
+        if (r < 0)
+                log_warning("session %s: for another connection: %s", s->id,
+                            ferry_error_message(error));
+        s->spare_given = r == 0;
+        session_go_on_with_stream(s);
+}
+
+void session_make_spare(session *s) {
+        int pair[2], theirs;
+
+        session_drop_spare(s);
+        if (!sandbox_vm(s->sb) || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                return;
+        s->spare_ours = pair[0];
+        s->spare_theirs = pair[1];
+        theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, 3);
+        if (theirs < 0 || vm_give_spare(sandbox_vm(s->sb), theirs, on_spare_given, s) < 0)
+                session_drop_spare(s);
+}
+
+static int take_up_at_destination(session *s) {
+        int r;
+
+        if (s->spare_ours < 0) /* of a shim that has ended, or of a try that did not work */
+                session_make_spare(s);
+        if (s->spare_ours < 0)
+                return -EIO;
+        s->stream_fd = TAKE_FD(s->spare_theirs);
+        r = session_carry_stream(s, TAKE_FD(s->spare_ours));
+        if (r < 0)
+                return r;
+        return sd_event_add_io(sandbox_event(s->sb), &s->stream_io, s->stream_fd, EPOLLIN,
+                               on_stream, s);
+}
+
 int session_take_up_stream(session *s) {
         int r;
 
         session_drop_stream(s);
-        r = session_give_stream(s, &s->stream_fd);
-        if (r == 0 && !session_is_source(s))
-                r = sd_event_add_io(sandbox_event(s->sb), &s->stream_io, s->stream_fd, EPOLLIN,
-                                    on_stream, s);
+        r = session_is_source(s) ? session_give_stream(s, &s->stream_fd)
+                                 : take_up_at_destination(s);
         return r < 0 ? r : 0;
 }

@@ -76,17 +76,11 @@ static int start(session *s, int local, int messages, const int *remotes, size_t
         return r < 0 ? r : 0;
 }
 
-int session_give_stream(session *s, int *ret_fd) {
-        _cleanup_(closep) int qemu = -EBADF, ours = -EBADF, link = -EBADF, messages = -EBADF;
+int session_carry_stream(session *s, int local_consume) {
+        _cleanup_(closep) int ours = local_consume, link = -EBADF, messages = -EBADF;
         int r, pair[2], remotes[RELAY_CHANNELS_MAX];
         size_t n;
 
-        if (!migration_options_want_relay(&s->options))
-                return mig_link_dup(s->link, ret_fd);
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-                return -errno;
-        qemu = pair[0];
-        ours = pair[1];
         if (session_may_postcopy(s)) {
                 if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
                         return -errno;
@@ -102,10 +96,22 @@ int session_give_stream(session *s, int *ret_fd) {
                 mig_link_listen(s->link);
         } else if (r == 0)
                 mig_link_hold(s->link);
-        if (r < 0)
-                return r;
-        *ret_fd = TAKE_FD(qemu);
-        return 0;
+        return r;
+}
+
+int session_give_stream(session *s, int *ret_fd) {
+        _cleanup_(closep) int qemu = -EBADF;
+        int r, pair[2];
+
+        if (!migration_options_want_relay(&s->options))
+                return mig_link_dup(s->link, ret_fd);
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                return -errno;
+        qemu = pair[0];
+        r = session_carry_stream(s, pair[1]);
+        if (r == 0)
+                *ret_fd = TAKE_FD(qemu);
+        return r;
 }
 
 static int on_parting(sd_event_source *source, int fd, uint32_t revents, void *userdata) {

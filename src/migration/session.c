@@ -109,6 +109,7 @@ static void session_clear(session *s) {
         s->switch_timer = sd_event_source_disable_unref(s->switch_timer);
         session_trace_end(s);
         session_close_link(s);
+        session_drop_spare(s);
         session_drop_guest(s);
         session_drop_disks(s);
         session_drop_memory_check(s);
@@ -512,7 +513,7 @@ int session_new(sandbox *sb, session **ret, ferry_error *reterr) {
         if (!s)
                 return ferry_error_set_errno(reterr, -ENOMEM, "session");
         s->sb = sb;
-        s->stream_fd = -EBADF;
+        s->stream_fd = s->spare_ours = s->spare_theirs = -EBADF;
         migration_options_init(&s->options);
         r = journal_open(sandbox_dir_fd(sb), &s->journal, reterr);
         if (r < 0)

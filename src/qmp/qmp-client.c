@@ -46,6 +46,7 @@ struct qmp_client {
         sd_event *event;
         sd_event_source *io, *timer, *defer;
         uint64_t handshake_deadline;
+        bool has_oob;
 
         qmp_line_reader reader;
         qmp_call *calls, *calls_tail, *next_send;
@@ -285,8 +286,8 @@ static void client_write(qmp_client *client) {
                 client_fail_later(client, r);
 }
 
-static int call_new(qmp_client *client, const char *command, json_t *arguments, int fd_consume,
-                    uint64_t timeout_usec, qmp_reply_handler reply, void *userdata,
+static int call_new(qmp_client *client, const char *execute, const char *command, json_t *arguments,
+                    int fd_consume, uint64_t timeout_usec, qmp_reply_handler reply, void *userdata,
                     qmp_call **ret) {
         _cleanup_(closep) int fd = fd_consume;
         _cleanup_(call_freep) qmp_call *call = NULL;
@@ -306,7 +307,7 @@ static int call_new(qmp_client *client, const char *command, json_t *arguments, 
                 .reply = reply,
                 .userdata = userdata,
         };
-        message = json_pack("{s:s, s:O*, s:I}", "execute", command, "arguments", arguments, "id",
+        message = json_pack("{s:s, s:O*, s:I}", execute, command, "arguments", arguments, "id",
                             call->id);
         if (!message)
                 return -ENOMEM;
@@ -322,14 +323,14 @@ static int call_new(qmp_client *client, const char *command, json_t *arguments, 
         return 0;
 }
 
-static int client_send(qmp_client *client, const char *command, json_t *arguments_consume,
-                       int fd_consume, uint64_t timeout_usec, qmp_reply_handler reply,
-                       void *userdata) {
+static int client_send(qmp_client *client, const char *execute, const char *command,
+                       json_t *arguments_consume, int fd_consume, uint64_t timeout_usec,
+                       qmp_reply_handler reply, void *userdata) {
         qmp_call *call = NULL;
         int r;
 
-        r = call_new(client, command, arguments_consume, fd_consume, timeout_usec, reply, userdata,
-                     &call);
+        r = call_new(client, execute, command, arguments_consume, fd_consume, timeout_usec, reply,
+                     userdata, &call);
         json_decref(arguments_consume);
         if (r < 0)
                 return r;
@@ -344,9 +345,9 @@ static int client_send(qmp_client *client, const char *command, json_t *argument
         return 0;
 }
 
-int qmp_client_invoke_fd(qmp_client *client, const char *command, json_t *arguments_consume,
-                         int fd_consume, uint64_t timeout_usec, qmp_reply_handler reply,
-                         void *userdata) {
+static int invoke(qmp_client *client, const char *execute, const char *command,
+                  json_t *arguments_consume, int fd_consume, uint64_t timeout_usec,
+                  qmp_reply_handler reply, void *userdata) {
         int r = 0;
 
         if (!is_live(client) || client->failure < 0)
@@ -361,8 +362,21 @@ int qmp_client_invoke_fd(qmp_client *client, const char *command, json_t *argume
                 fd_close(fd_consume);
                 return r;
         }
-        return client_send(client, command, arguments_consume, fd_consume, timeout_usec, reply,
-                           userdata);
+        return client_send(client, execute, command, arguments_consume, fd_consume, timeout_usec,
+                           reply, userdata);
+}
+
+int qmp_client_invoke_fd(qmp_client *client, const char *command, json_t *arguments_consume,
+                         int fd_consume, uint64_t timeout_usec, qmp_reply_handler reply,
+                         void *userdata) {
+        return invoke(client, "execute", command, arguments_consume, fd_consume, timeout_usec,
+                      reply, userdata);
+}
+
+int qmp_client_invoke_oob(qmp_client *client, const char *command, json_t *arguments_consume,
+                          uint64_t timeout_usec, qmp_reply_handler reply, void *userdata) {
+        return invoke(client, client->has_oob ? "exec-oob" : "execute", command, arguments_consume,
+                      -EBADF, timeout_usec, reply, userdata);
 }
 
 int qmp_client_invoke(qmp_client *client, const char *command, json_t *arguments_consume,
@@ -397,6 +411,18 @@ static bool json_get_uint(const json_t *object, const char *key, json_int_t max,
         return true;
 }
 
+static bool offers_oob(const json_t *greeting) {
+        const json_t *list = json_object_get(json_object_get(greeting, "QMP"), "capabilities");
+
+        for (size_t i = 0; i < json_array_size(list); i++) {
+                const char *name = json_string_value(json_array_get(list, i));
+
+                if (name && strcmp(name, "oob") == 0)
+                        return true;
+        }
+        return false;
+}
+
 /* Returns a reason when the line is not a greeting. */
 static const char *take_greeting(qmp_client *client, const json_t *line) {
         const json_t *version = json_object_get(json_object_get(line, "QMP"), "version");
@@ -422,8 +448,10 @@ static const char *take_greeting(qmp_client *client, const json_t *line) {
                 .package = package,
         };
         client->state = CLIENT_CAPABILITIES;
-        if (client_send(client, "qmp_capabilities", NULL, -EBADF, USEC_INFINITY, on_capabilities,
-                        NULL) < 0)
+        client->has_oob = offers_oob(line);
+        if (client_send(client, "execute", "qmp_capabilities",
+                        client->has_oob ? json_pack("{s:[s]}", "enable", "oob") : NULL, -EBADF,
+                        USEC_INFINITY, on_capabilities, NULL) < 0)
                 return "out of memory";
         return NULL;
 }

@@ -85,6 +85,11 @@ int qmp_client_invoke_fd(qmp_client *client, const char *command, json_t *argume
                          int fd_consume, uint64_t timeout_usec, qmp_reply_handler reply,
                          void *userdata);
 
+/* Out of band, where QEMU offers that: it is answered although QEMU's main loop does not run, and
+ * may overtake what was sent before. QEMU takes few commands so; see QAPI's allow-oob. */
+int qmp_client_invoke_oob(qmp_client *client, const char *command, json_t *arguments_consume,
+                          uint64_t timeout_usec, qmp_reply_handler reply, void *userdata);
+
 /* NULL before on_ready. */
 const qmp_version *qmp_client_get_version(const qmp_client *client);
 

@@ -158,7 +158,8 @@ static void make_ready(fixture *f) {
         peer_send(f, GREETING);
         run_idle(f);
         peer_read(f, text, sizeof(text), NULL);
-        assert_string_equal(text, "{\"execute\":\"qmp_capabilities\",\"id\":1}\n");
+        assert_string_equal(text, "{\"execute\":\"qmp_capabilities\",\"arguments\":{\"enable\":"
+                                  "[\"oob\"]},\"id\":1}\n");
         assert_int_equal(f->n_ready, 0);
         peer_send(f, "{\"return\": {}, \"id\": 1}\r\n");
         RUN_UNTIL(f, f->n_ready == 1);
@@ -245,6 +246,47 @@ static void test_an_answer_and_a_refusal(void **state) {
         assert_string_equal(no.text, "not today");
         done(&f);
         assert_int_equal(yes.calls + no.calls, 2);
+}
+
+/* QEMU's main loop answers nothing, and this all the same. */
+static void test_out_of_band(void **state) {
+        answer first = { 0 }, oob = { 0 };
+        char text[512];
+        fixture f;
+
+        make_ready(&f);
+        assert_int_equal(ask(&f, "query-status", &first), 0);
+        assert_int_equal(
+                qmp_client_invoke_oob(f.client, "recover", NULL, USEC_INFINITY, on_answer, &oob),
+                0);
+        peer_read(&f, text, sizeof(text), NULL);
+        assert_string_equal(text, "{\"execute\":\"query-status\",\"id\":2}\n"
+                                  "{\"exec-oob\":\"recover\",\"id\":3}\n");
+        peer_send(&f, "{\"return\":\"now\",\"id\":3}\n");
+        RUN_UNTIL(&f, oob.calls);
+        assert_string_equal(oob.text, "now");
+        assert_int_equal(first.calls, 0);
+        done(&f);
+}
+
+static void test_without_out_of_band(void **state) {
+        answer a = { 0 };
+        char text[512];
+        fixture f;
+
+        connect_client(&f, USEC_INFINITY);
+        peer_send(&f, "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":0,\"minor\":2,\"major\":7},"
+                      "\"package\":\"\"},\"capabilities\":[\"strange\",1]}}\r\n");
+        run_idle(&f);
+        peer_read(&f, text, sizeof(text), NULL);
+        assert_string_equal(text, "{\"execute\":\"qmp_capabilities\",\"id\":1}\n");
+        peer_send(&f, "{\"return\": {}, \"id\": 1}\r\n");
+        RUN_UNTIL(&f, f.n_ready == 1);
+        assert_int_equal(
+                qmp_client_invoke_oob(f.client, "recover", NULL, USEC_INFINITY, on_answer, &a), 0);
+        peer_read(&f, text, sizeof(text), NULL);
+        assert_string_equal(text, "{\"execute\":\"recover\",\"id\":2}\n");
+        done(&f);
 }
 
 static void test_answers_at_every_split_point(void **state) {
@@ -616,6 +658,8 @@ int main(void) {
                 cmocka_unit_test(test_an_fd_is_taken_on_every_path),
                 cmocka_unit_test(test_a_peer_that_does_not_read),
                 cmocka_unit_test(test_who_breaks_the_protocol_is_cut_off),
+                cmocka_unit_test(test_out_of_band),
+                cmocka_unit_test(test_without_out_of_band),
                 cmocka_unit_test(test_strange_but_legal),
                 cmocka_unit_test(test_bad_greetings),
                 cmocka_unit_test(test_capabilities_refused),

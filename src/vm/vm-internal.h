@@ -29,7 +29,8 @@ typedef enum vm_phase {
 
 /* Work without QMP that may only be reported later, and vm_quit()'s wait for the end. */
 /* QEMU's name for the migration socket: it must not begin with a digit. */
-#define FD_NAME "ferry-migration"
+#define FD_NAME    "ferry-migration"
+#define SPARE_NAME "ferry-spare"
 
 typedef struct vm_waiter {
         struct vm_waiter *next;

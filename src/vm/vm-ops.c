@@ -31,7 +31,7 @@ typedef struct vm_op {
         ferry_vm *vm;
         op_step steps[STEPS_MAX];
         size_t n_steps, current;
-        bool failed_to_build;
+        bool failed_to_build, out_of_band;
         /* Looks at the answer of step `current`; negative ends the operation. May add steps. */
         int (*take)(struct vm_op *op, const json_t *value, ferry_error *reterr);
         /* Exactly once, the last thing; calls the caller's handler. */
@@ -102,6 +102,9 @@ static int op_send(vm_op *op) {
                 fd_close(fd);
                 return -ENOTCONN;
         }
+        if (op->out_of_band)
+                return qmp_client_invoke_oob(op->vm->qmp, step->command, arguments,
+                                             VM_OP_TIMEOUT_USEC, on_answer, op);
         return qmp_client_invoke_fd(op->vm->qmp, step->command, arguments, fd, VM_OP_TIMEOUT_USEC,
                                     on_answer, op);
 }
@@ -489,9 +492,22 @@ int vm_start_postcopy(ferry_vm *vm, vm_done done, void *userdata) {
         return simple(vm, "migrate-start-postcopy", false, NULL, done, userdata);
 }
 
-int vm_recover_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
-        return use_fd(vm, fd_consume, "migrate-recover", json_pack("{s:s}", "uri", "fd:" FD_NAME),
-                      done, userdata);
+int vm_give_spare(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
+        return vm_command(vm, "getfd", json_pack("{s:s}", "fdname", SPARE_NAME), fd_consume, done,
+                          userdata);
+}
+
+int vm_recover_in(ferry_vm *vm, vm_done done, void *userdata) {
+        json_t *arguments = json_pack("{s:s}", "uri", "fd:" SPARE_NAME);
+        vm_op *op = op_new(vm, done, userdata);
+
+        if (!op) {
+                json_decref(arguments);
+                return -ENOMEM;
+        }
+        op->out_of_band = true;
+        op_add(op, "migrate-recover", true, arguments, -EBADF);
+        return op_begin(op);
 }
 
 int vm_recover_out(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {

@@ -280,8 +280,11 @@ int vm_allow_postcopy(ferry_vm *vm, vm_done done, void *userdata);
 /* At the sending side: the guest stops, its state goes, and it can run at the other side before its
  * memory is there. With pause_before_switchover there is a way back until vm_migrate_continue(). */
 int vm_start_postcopy(ferry_vm *vm, vm_done done, void *userdata);
-/* After POSTCOPY_PAUSED, on a new connection: at the receiving side, and at the sending one. */
-int vm_recover_in(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
+/* After POSTCOPY_PAUSED, on a new connection. The receiving side's QEMU has to be given it
+ * beforehand, while its main loop runs: that may wait for a missing page later on, and then
+ * vm_recover_in() works all the same. Given again, the one before is dropped. */
+int vm_give_spare(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
+int vm_recover_in(ferry_vm *vm, vm_done done, void *userdata);
 int vm_recover_out(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
 /* Out of pre-switchover (pause_before_switchover). */
 int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata);
