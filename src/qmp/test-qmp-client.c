@@ -275,8 +275,8 @@ static void test_without_out_of_band(void **state) {
         fixture f;
 
         connect_client(&f, USEC_INFINITY);
-        peer_send(&f, "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":0,\"minor\":2,\"major\":7},"
-                      "\"package\":\"\"},\"capabilities\":[\"strange\",1]}}\r\n");
+        peer_send(&f, "{\"QMP\":{\"version\":{\"qemu\":{\"micro\":22,\"minor\":2,\"major\":7},"
+                      "\"package\":\"Debian 1:7.2\"},\"capabilities\":[\"strange\",1]}}\r\n");
         run_idle(&f);
         peer_read(&f, text, sizeof(text), NULL);
         assert_string_equal(text, "{\"execute\":\"qmp_capabilities\",\"id\":1}\n");
