@@ -97,6 +97,12 @@ static void on_rollback_status(ferry_vm *v, int r, const ferry_error *error,
                 return;
         }
         if (status->running) {
+                /* QEMU 10 lets a guest run that waited before a post-copy's switchover; the verdict
+                 * of one that was taken back is not the caller's Cleanup to write */
+                if (journal_current(s->journal) &&
+                    journal_current(s->journal)->mark == JOURNAL_OWNER &&
+                    journal_set(s->journal, JOURNAL_RAN_AGAIN, true) < 0)
+                        log_error("session %s: journal", s->id);
                 session_post(s, MIG_EV_RAN_AGAIN);
                 return;
         }
