@@ -39,6 +39,15 @@ void relay_blocks_close(relay_blocks *b) {
         pthread_mutex_unlock(&b->lock);
 }
 
+bool relay_blocks_is_closed(relay_blocks *b) {
+        bool closed;
+
+        pthread_mutex_lock(&b->lock);
+        closed = b->closed;
+        pthread_mutex_unlock(&b->lock);
+        return closed;
+}
+
 static void add(relay_blocks *b, uint64_t *count) {
         pthread_mutex_lock(&b->lock);
         (*count)++;

@@ -40,6 +40,7 @@ void relay_blocks_done(relay_blocks *b);
 
 /* Everybody who waits, or comes later, gets NULL. */
 void relay_blocks_close(relay_blocks *b);
+bool relay_blocks_is_closed(relay_blocks *b);
 
 /* Each gives a block, or NULL once closed; the block is the caller's until it is passed on. */
 relay_block *relay_blocks_fill(relay_blocks *b);
