@@ -554,7 +554,7 @@ static int init_way(way *w, unsigned n_workers) {
         w->n_workers = n_workers;
         w->local_open = true;
         error = relay_blocks_init(&w->blocks, n_workers > 0 ? n_workers * 2 + BLOCKS_LEAST : 1,
-                                  n_workers > 0, n_workers > 0);
+                                  n_workers > 0);
         for (unsigned i = 0; error == 0 && i < n_workers; i++)
                 error = relay_packer_new(&w->packers[i]);
         return error;
