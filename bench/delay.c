@@ -5,8 +5,8 @@
  * with it; it ends when its standard input does, or by a signal.
  *
  * usage: ferry-bench-delay NAMESPACE-PATH NAMESPACE-PATH DEVICE MSEC
- * Says "ready" when both devices are there. What a side sends beyond what fits waits in its device's
- * queue, whose rate is the caller's to limit (tbf). */
+ * Says "ready" when both devices are there. What a side sends beyond what fits waits in its
+ * device's queue, whose rate is the caller's to limit (tbf). */
 
 #include <errno.h>
 #include <fcntl.h>
