@@ -28,6 +28,7 @@ class Chain:
     """One guest and the QEMU it is in now. Subclasses: start(), move(), output(), stop()."""
 
     ADAPT, MORE = "", ""  # for the script that starts QEMU (watch.py)
+    move_limit = MOVE_LIMIT
 
     def __init__(self, folder, name, guest, link):
         self.folder, self.name, self.guest, self.link = folder, name, guest, link

@@ -99,11 +99,11 @@ class Place:
                 *self.convergence(), *self.own_figure()]
 
 
-def places(cases):
+def places(cases, kind=Place):
     grouped = {}
     for item in cases:
         grouped.setdefault((item["link"], item["load"]), []).append(item)
-    return [Place(f"{link}, {load}", load, some) for (link, load), some in grouped.items()]
+    return [kind(f"{link}, {load}", load, some) for (link, load), some in grouped.items()]
 
 
 def aims(cases):

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from chain import MOVE_LIMIT, BenchError, Chain, read_console
+from chain import BenchError, Chain, read_console
 
 RUNS_AT_SOURCE = 5  # exit status of `ferry migrate`
 NAME = "bench"
@@ -21,6 +21,7 @@ class Ferry:
 
     def __init__(self, build):
         self.build, self.program = build, os.path.join(build, "src/cli/ferry")
+        self.started_by = list  # words of a command to those that start it
         self.environment = dict(os.environ)
         self.environment.pop("FERRY_ROOT", None)
 
@@ -32,7 +33,7 @@ class Ferry:
 
     def run(self, *arguments):
         # A session of its own: Ctrl-C is the bench's, which ends what it started in its own order.
-        done = subprocess.run([self.program, *arguments], env=self.environment, check=False,
+        done = subprocess.run(self.started_by([self.program, *arguments]), env=self.environment, check=False,
                               stdin=subprocess.DEVNULL, capture_output=True,
                               start_new_session=True)
         if done.returncode:
@@ -72,7 +73,7 @@ class FerryChain(Chain):
         try:
             report = self.ferry.json("--root", self.roots[self.side()], "migrate", NAME,
                                      "--to", self.roots[self.side(1)],
-                                     "--timeout", str(MOVE_LIMIT), *self.options)
+                                     "--timeout", str(self.move_limit), *self.options)
         except FerryError as error:
             if error.status == RUNS_AT_SOURCE:
                 return None

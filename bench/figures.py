@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Medians, percentiles, the table and the aims: what each bench reports."""
+import argparse
 import json
 import math
 import os
 import platform
+import signal
 import statistics
 import sys
 
@@ -22,6 +24,12 @@ def aim(name, value, limit, strict=False):
     value = round(value, 3)
     return {"name": name, "value": value, "aim": limit,
             "met": value < limit if strict else value <= limit}
+
+
+def least_aim(name, value, limit):
+    """`value` should be at least `limit`."""
+    value = round(value, 3)
+    return {"name": name, "value": value, "aim": limit, "met": value >= limit}
 
 
 def machine():
@@ -46,6 +54,23 @@ def print_aims(aims):
 
 def print_json(report):
     print(json.dumps(report, indent=2))
+
+
+def some_of(known):
+    """For argparse: words of these, with commas between."""
+    def parse(text):
+        words = text.split(",")
+        for word in words:
+            if word not in known:
+                raise argparse.ArgumentTypeError(f"'{word}': must be of {', '.join(known)}")
+        return [word for word in known if word in words]
+    return parse
+
+
+def end_on_signals():
+    """Ctrl-C and its likes end a bench as an exception would: what it started is ended."""
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
 
 
 def progress(text):

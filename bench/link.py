@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""What the moves go over: this machine's loopback, or two namespaces and 1 Gbit/s between them."""
+"""What the moves go over: this machine's loopback, or two namespaces and a limited link between them."""
 import ctypes
 import os
+import select
 import socket
 import subprocess
 import threading
 import time
 
-RATE, RATE_BYTES = "1gbit", 125 * 10**6
-# A short queue, as a switch has. tbf cuts what TCP offloads into packets of the link's size.
-SHAPE = ["tbf", "rate", RATE, "burst", "64kb", "latency", "10ms"]
+DEVICE = "lan"
 PROBE_BYTES = 32 << 20
+HELPER_LIMIT = 10  # seconds for the forwarder to have its devices
 CLONE_NEWNET = 0x40000000
 SIDES = ("a", "b")
 
@@ -19,10 +19,28 @@ class LinkError(Exception):
     pass
 
 
-def ip(*arguments):
-    done = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
+def run(*command):
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise LinkError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise LinkError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def ip(*arguments):
+    run("ip", *arguments)
+
+
+def remove_namespace(name):
+    subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+
+
+def device_bytes(device):
+    """What it has sent since it is there, in this thread's namespace."""
+    with open("/proc/thread-self/net/dev", encoding="ascii") as table:
+        for line in table:
+            name, _, figures = line.partition(":")
+            if name.strip() == device:
+                return int(figures.split()[8])
+    raise LinkError(f"there is no device {device}")
 
 
 class Link:
@@ -30,6 +48,9 @@ class Link:
 
     name = "loopback"
     rate = measured = None  # bytes a second where they are limited: the link's, and what TCP got
+
+    def __init__(self, build):
+        self.build = build  # the folder with the forwarder
 
     def __enter__(self):
         return self
@@ -91,25 +112,47 @@ class Namespace:
             raise OSError(ctypes.get_errno(), "setns")
 
 
+class Alone(Link):
+    """Loopback of a namespace that nobody else is in: what is counted there is the move's."""
+
+    def __enter__(self):
+        ip("netns", "add", self.netns("a"))
+        try:
+            ip("-n", self.netns("a"), "link", "set", "lo", "up")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        remove_namespace(self.netns("a"))
+
+    def netns(self, _side):
+        return f"ferry-bench-{os.getpid()}"
+
+    def wire_bytes(self):
+        with self.socket_in("a"):
+            return device_bytes("lo")
+
+
 class Shaped(Link):
     """Two namespaces, a veth pair, a token bucket at each end."""
 
-    name, rate = "1gbit", RATE_BYTES
+    name, rate = "1gbit", 125 * 10**6
+    # A short queue, as a switch has. tbf cuts what TCP offloads into packets of the link's size.
+    SHAPE = ("rate", "1gbit", "burst", "64kb", "latency", "10ms")
 
     def __enter__(self):
         try:
             for side in SIDES:
                 ip("netns", "add", self.netns(side))
-            ip("link", "add", "lan", "netns", self.netns("a"), "type", "veth",
-               "peer", "name", "lan", "netns", self.netns("b"))
+            self.join()
             for side in SIDES:
-                ip("-n", self.netns(side), "addr", "add", f"{self.address(side)}/24", "dev", "lan")
-                for device in ("lo", "lan"):
+                ip("-n", self.netns(side), "addr", "add", f"{self.address(side)}/24", "dev", DEVICE)
+                for device in ("lo", DEVICE):
                     ip("-n", self.netns(side), "link", "set", device, "up")
-                shape = [*self.inside(side), "tc", "qdisc", "add", "dev", "lan", "root", *SHAPE]
-                done = subprocess.run(shape, check=False, capture_output=True, text=True)
-                if done.returncode:
-                    raise LinkError(f"tc: {done.stderr.strip()}")
+                run(*self.inside(side), "tc", "qdisc", "add", "dev", DEVICE, "root", "tbf",
+                    *self.SHAPE)
             self.measured = int(self.probe())
         except BaseException:
             self.__exit__()
@@ -118,8 +161,19 @@ class Shaped(Link):
 
     def __exit__(self, *_):
         for side in SIDES:
-            subprocess.run(["ip", "netns", "del", self.netns(side)], check=False,
-                           stderr=subprocess.DEVNULL)
+            remove_namespace(self.netns(side))
+
+    def join(self):
+        ip("link", "add", DEVICE, "netns", self.netns("a"), "type", "veth",
+           "peer", "name", DEVICE, "netns", self.netns("b"))
+
+    def wire_bytes(self):
+        """What both sides have sent, headers included."""
+        total = 0
+        for side in SIDES:
+            with self.socket_in(side):
+                total += device_bytes(DEVICE)
+        return total
 
     def netns(self, side):
         return f"ferry-bench-{os.getpid()}-{side}"
@@ -138,6 +192,43 @@ class Shaped(Link):
                 got += len(far.recv(1 << 20))
             sender.join()
         return PROBE_BYTES / (time.monotonic() - begin)
+
+
+class Fast(Shaped):
+    name, rate = "10gbit", 1250 * 10**6
+    SHAPE = ("rate", "10gbit", "burst", "8mb", "latency", "10ms")  # a burst: what a tick lets through
+
+
+class Far(Shaped):
+    """Two tun devices and between them a process that lets each packet wait: no netem needed."""
+
+    name, rate = "100mbit-20ms", 12500 * 10**3
+    DELAY_MS = 20  # each way
+    SHAPE = ("rate", "100mbit", "burst", "32kb", "latency", "50ms")
+
+    def __init__(self, build):
+        super().__init__(build)
+        self.forwarder = None
+
+    def join(self):
+        self.forwarder = subprocess.Popen(
+            [os.path.join(self.build, "bench/ferry-bench-delay"),
+             *(f"/run/netns/{self.netns(side)}" for side in SIDES), DEVICE, str(self.DELAY_MS)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True)
+        heard = b""
+        if select.select([self.forwarder.stdout], [], [], HELPER_LIMIT)[0]:
+            heard = self.forwarder.stdout.readline()
+        if heard != b"ready\n":
+            self.forwarder.kill()
+            raise LinkError(self.forwarder.communicate()[1].decode("utf-8", "replace").strip()
+                            or "the forwarder does not get ready")
+
+    def __exit__(self, *_):
+        if self.forwarder:
+            self.forwarder.kill()
+            self.forwarder.communicate()
+        super().__exit__()
 
 
 LINKS = {link.name: link for link in (Link, Shaped)}

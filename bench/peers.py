@@ -16,7 +16,7 @@ import os
 import socket
 import time
 
-from chain import MOVE_LIMIT, Chain, read_console
+from chain import Chain, read_console
 from qmp import DEADLINE, Qemu, QmpError
 
 POLL = 0.05  # Plain's manager looks this often
@@ -84,6 +84,7 @@ class ScriptChain(Chain):
         self.source = destination
         # QEMU counts the last look, while the guest stands, as one more pass.
         return {"passes": ram["dirty-sync-count"] - 1, "bytes": ram["transferred"],
+                "page_bytes": ram["normal-bytes"],
                 "blackout_bytes": ram["downtime-bytes"]}
 
     @staticmethod
@@ -108,7 +109,7 @@ class Plain(ScriptChain):
     def copy(self, source, destination, uri):
         destination.call("migrate-incoming", uri=uri)
         source.call("migrate", uri=uri)
-        deadline, forced = time.monotonic() + MOVE_LIMIT, False
+        deadline, forced = time.monotonic() + self.move_limit, False
         while time.monotonic() < deadline:
             info = source.call("query-migrate")
             if info["status"] == "completed":
@@ -152,7 +153,7 @@ class Floor(ScriptChain):
     def copy(self, source, destination, uri):
         set_up(source)
         source.call("migrate", uri=uri)
-        return copy_by_events(source, time.monotonic() + MOVE_LIMIT) and \
+        return copy_by_events(source, time.monotonic() + self.move_limit) and \
             bool(destination.wait("RESUME"))
 
 
@@ -178,7 +179,7 @@ class OneSocket(ScriptChain):
             destination.call("migrate-incoming", uri="fd:migration")
             source.call("getfd", fd=near.fileno(), fdname="migration")
             source.call("migrate", uri="fd:migration")
-            if not copy_by_events(source, time.monotonic() + MOVE_LIMIT):
+            if not copy_by_events(source, time.monotonic() + self.move_limit):
                 return False
             for end in (near, far):  # QEMU left the description non-blocking
                 end.settimeout(DEADLINE)

@@ -104,6 +104,8 @@ class Watch:
         self.path = os.path.join(folder, f"{name}.bin")  # to go first in PATH
         self.program = os.path.join(self.path, PROGRAM)
         self.here = None
+        self.on_qemu = None  # called with the process id of each
+        self.began = self.ended = None  # wall clock: of the last move, as QEMU tells with its `events`
         self.seen = set()
         os.mkdir(self.folder)
         os.mkdir(self.path)
@@ -124,6 +126,8 @@ class Watch:
                 except (ConnectionRefusedError, FileNotFoundError):
                     continue  # bound and not listening yet
                 self.seen.add(name)
+                if self.on_qemu:
+                    self.on_qemu(monitor.pid)
                 return monitor
             time.sleep(POLL)
         return None
@@ -166,6 +170,8 @@ class Watch:
         if not stops or not resumes:
             raise WatchError(f"{len(stops)} STOP at the source, {len(resumes)} RESUME at the "
                              "destination")
+        self.began = min(self.here.times("MIGRATION"), default=None)
+        self.ended = max([resumes[0], *there[0].times("MIGRATION")])
         self.here.close()
         self.here = there[0]
         return (resumes[0] - stops[-1]) * 1e3

@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int relay_blocks_init(relay_blocks *b, size_t n, bool packed, bool has_workers) {
-        *b = (relay_blocks){ .n = n, .has_workers = has_workers };
+int relay_blocks_init(relay_blocks *b, size_t n, bool packed) {
+        *b = (relay_blocks){ .n = n };
         pthread_mutex_init(&b->lock, NULL);
-        pthread_cond_init(&b->changed, NULL);
+        pthread_cond_init(&b->can_fill, NULL);
+        pthread_cond_init(&b->can_work, NULL);
+        pthread_cond_init(&b->can_send, NULL);
         b->blocks = calloc(n, sizeof(*b->blocks));
         if (!b->blocks)
                 return -ENOMEM;
@@ -28,21 +30,34 @@ void relay_blocks_done(relay_blocks *b) {
         }
         free(b->blocks);
         b->blocks = NULL;
-        pthread_cond_destroy(&b->changed);
+        pthread_cond_destroy(&b->can_fill);
+        pthread_cond_destroy(&b->can_work);
+        pthread_cond_destroy(&b->can_send);
         pthread_mutex_destroy(&b->lock);
 }
 
 void relay_blocks_close(relay_blocks *b) {
         pthread_mutex_lock(&b->lock);
         b->closed = true;
-        pthread_cond_broadcast(&b->changed);
+        pthread_cond_broadcast(&b->can_fill);
+        pthread_cond_broadcast(&b->can_work);
+        pthread_cond_broadcast(&b->can_send);
         pthread_mutex_unlock(&b->lock);
 }
 
-static void add(relay_blocks *b, uint64_t *count) {
+bool relay_blocks_is_closed(relay_blocks *b) {
+        bool closed;
+
+        pthread_mutex_lock(&b->lock);
+        closed = b->closed;
+        pthread_mutex_unlock(&b->lock);
+        return closed;
+}
+
+static void add(relay_blocks *b, uint64_t *count, pthread_cond_t *for_whom) {
         pthread_mutex_lock(&b->lock);
         (*count)++;
-        pthread_cond_broadcast(&b->changed);
+        pthread_cond_signal(for_whom);
         pthread_mutex_unlock(&b->lock);
 }
 
@@ -51,17 +66,17 @@ relay_block *relay_blocks_fill(relay_blocks *b) {
 
         pthread_mutex_lock(&b->lock);
         while (!b->closed && b->n_filled - b->n_sent == b->n)
-                pthread_cond_wait(&b->changed, &b->lock);
+                pthread_cond_wait(&b->can_fill, &b->lock);
         if (!b->closed) {
                 block = &b->blocks[b->n_filled % b->n];
-                block->worked = !b->has_workers;
+                block->worked = false;
         }
         pthread_mutex_unlock(&b->lock);
         return block;
 }
 
 void relay_blocks_filled(relay_blocks *b) {
-        add(b, &b->n_filled);
+        add(b, &b->n_filled, &b->can_work);
 }
 
 relay_block *relay_blocks_work(relay_blocks *b) {
@@ -69,7 +84,7 @@ relay_block *relay_blocks_work(relay_blocks *b) {
 
         pthread_mutex_lock(&b->lock);
         while (!b->closed && b->n_taken == b->n_filled)
-                pthread_cond_wait(&b->changed, &b->lock);
+                pthread_cond_wait(&b->can_work, &b->lock);
         if (!b->closed)
                 block = &b->blocks[b->n_taken++ % b->n];
         pthread_mutex_unlock(&b->lock);
@@ -79,7 +94,8 @@ relay_block *relay_blocks_work(relay_blocks *b) {
 void relay_blocks_worked(relay_blocks *b, relay_block *block) {
         pthread_mutex_lock(&b->lock);
         block->worked = true;
-        pthread_cond_broadcast(&b->changed);
+        if (block == &b->blocks[b->n_sent % b->n])
+                pthread_cond_signal(&b->can_send);
         pthread_mutex_unlock(&b->lock);
 }
 
@@ -93,7 +109,7 @@ relay_block *relay_blocks_send(relay_blocks *b, relay_wait *ret_wait) {
         else
                 *ret_wait = block->worked ? RELAY_WAIT_NONE : RELAY_WAIT_WORKERS;
         while (!b->closed && (b->n_sent == b->n_filled || !block->worked))
-                pthread_cond_wait(&b->changed, &b->lock);
+                pthread_cond_wait(&b->can_send, &b->lock);
         if (b->closed)
                 block = NULL;
         pthread_mutex_unlock(&b->lock);
@@ -101,5 +117,5 @@ relay_block *relay_blocks_send(relay_blocks *b, relay_wait *ret_wait) {
 }
 
 void relay_blocks_sent(relay_blocks *b) {
-        add(b, &b->n_sent);
+        add(b, &b->n_sent, &b->can_fill);
 }

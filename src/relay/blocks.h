@@ -2,7 +2,7 @@
 #pragma once
 
 /* The blocks that are on their way in one direction: a bounded queue between a thread that fills
- * them, any number that work on them, and one that sends them on in the order they were filled.
+ * them, some that work on them, and one that sends them on in the order they were filled.
  * Who waits for room is the back-pressure. */
 
 #include <pthread.h>
@@ -20,11 +20,11 @@ typedef struct relay_block {
 
 typedef struct relay_blocks {
         pthread_mutex_t lock;
-        pthread_cond_t changed;
+        pthread_cond_t can_fill, can_work, can_send; /* who waits is woken for himself alone */
         relay_block *blocks;
         size_t n;
         uint64_t n_filled, n_taken, n_sent;
-        bool has_workers, closed;
+        bool closed;
 } relay_blocks;
 
 /* What keeps the sender waiting. */
@@ -34,12 +34,13 @@ typedef enum relay_wait {
         RELAY_WAIT_FILLER,
 } relay_wait;
 
-int relay_blocks_init(relay_blocks *b, size_t n, bool packed, bool has_workers);
+int relay_blocks_init(relay_blocks *b, size_t n, bool packed);
 /* No thread may be using it. Also what init left behind when it failed. */
 void relay_blocks_done(relay_blocks *b);
 
 /* Everybody who waits, or comes later, gets NULL. */
 void relay_blocks_close(relay_blocks *b);
+bool relay_blocks_is_closed(relay_blocks *b);
 
 /* Each gives a block, or NULL once closed; the block is the caller's until it is passed on. */
 relay_block *relay_blocks_fill(relay_blocks *b);

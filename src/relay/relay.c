@@ -30,7 +30,9 @@ typedef struct way {
         relay_packer *packers[RELAY_WORKERS_MAX];
         pthread_t threads[RELAY_WORKERS_MAX + 2];
         size_t n_threads;
-        bool had_end; /* of the reader's */
+        bool local_open, all_read; /* of the one who reads: QEMU's stream; everything */
+        bool had_end;              /* likewise */
+        bool deaf; /* QEMU has closed: it says itself why, and the rest is nobody's */
         atomic_uint next_worker;
         atomic_uint_fast64_t plain, wire, usec;
 } way;
@@ -130,12 +132,12 @@ static void count(way *w, const relay_header *h) {
 /* ---- out: from QEMU to the other shim ---- */
 
 /* A message first: somebody waits for it in the blackout. */
-static ssize_t read_next(relay *r, bool local_open, bool messages_open, relay_block *block,
-                         size_t n_most, bool *ret_is_message) {
+static ssize_t read_next(relay *r, bool local_open, relay_block *block, size_t n_most,
+                         bool *ret_is_message) {
         bool is_message = false;
         ssize_t k;
 
-        if (messages_open) {
+        if (r->options.messages) {
                 k = relay_wait_readable(r->messages, local_open ? r->local : -EBADF, r->stop_fd);
                 if (k < 0)
                         return k;
@@ -154,42 +156,44 @@ static void throw_away(relay *r) {
                 ;
 }
 
+static bool fill_block(way *w, relay_block *block) {
+        relay *r = w->relay;
+        bool is_message;
+        ssize_t k = read_next(r, w->local_open, block,
+                              w->n_workers > 0 ? RELAY_PACK_MAX : RELAY_PAYLOAD_MAX, &is_message);
+
+        if (k < 0) {
+                fail_errno(r, "QEMU's stream", (int)k);
+                return false;
+        }
+        block->payload = block->plain;
+        block->header = (relay_header){
+                .type = k == 0       ? is_message ? BLOCK_LEFT : RELAY_FRAME_END
+                        : is_message ? RELAY_FRAME_MESSAGE
+                                     : RELAY_FRAME_DATA,
+                .n_payload = (uint32_t)k,
+                .n_plain = (uint32_t)k,
+        };
+        if (w->n_workers == 0 || block->header.type != RELAY_FRAME_DATA)
+                block->header.check = relay_payload_check(block->plain, (size_t)k);
+        if (k == 0 && !is_message)
+                w->local_open = false;
+        w->all_read = k == 0 && (is_message || !r->options.messages);
+        return true;
+}
+
+static void end_reading(way *w) {
+        if (w->local_open && w->relay->options.hides_failure)
+                throw_away(w->relay);
+}
+
 static void *read_local(void *userdata) {
         way *w = userdata;
-        relay *r = w->relay;
-        size_t n_most = w->n_workers > 0 ? RELAY_PACK_MAX : RELAY_PAYLOAD_MAX;
-        bool local_open = true, messages_open = r->options.messages;
+        relay_block *block;
 
-        while (local_open || messages_open) {
-                relay_block *block = relay_blocks_fill(&w->blocks);
-                bool is_message;
-                ssize_t k;
-
-                if (!block)
-                        break;
-                k = read_next(r, local_open, messages_open, block, n_most, &is_message);
-                if (k < 0) {
-                        fail_errno(r, "QEMU's stream", (int)k);
-                        break;
-                }
-                block->payload = block->plain;
-                block->header = (relay_header){
-                        .type = k == 0       ? is_message ? BLOCK_LEFT : RELAY_FRAME_END
-                                : is_message ? RELAY_FRAME_MESSAGE
-                                             : RELAY_FRAME_DATA,
-                        .n_payload = (uint32_t)k,
-                        .n_plain = (uint32_t)k,
-                };
-                if (w->n_workers == 0 || block->header.type != RELAY_FRAME_DATA)
-                        block->header.check = relay_payload_check(block->plain, (size_t)k);
+        while (!w->all_read && (block = relay_blocks_fill(&w->blocks)) && fill_block(w, block))
                 relay_blocks_filled(&w->blocks);
-                if (k == 0 && is_message)
-                        break;
-                if (k == 0)
-                        local_open = false;
-        }
-        if (local_open && r->options.hides_failure)
-                throw_away(r);
+        end_reading(w);
         return NULL;
 }
 
@@ -220,11 +224,14 @@ static int write_frame(relay *r, relay_header *h, const uint8_t *payload, uint64
         return relay_write_all(r->remotes[h->channel], iov, h->n_payload > 0 ? 2 : 1, r->stop_fd);
 }
 
-/* The last of a stream that failed, if it has come to the end of a frame. */
-static void tell_broken(relay *r, uint64_t turn) {
+/* The last of a stream that failed, at the end of a frame. */
+static void tell_if_broken(relay *r, uint64_t turn) {
         relay_header h = { .type = RELAY_FRAME_BROKEN };
 
+        if (!atomic_load(&r->tell))
+                return;
         (void)write_frame(r, &h, NULL, turn);
+        shut_remotes(r);
 }
 
 /* Each connection has its END; one that goes on with messages needs no more than one. */
@@ -252,47 +259,69 @@ static void leave(relay *r) {
         signal_fd(r->notify_fd);
 }
 
+/* False: it was the last, in this way or another. */
+static bool send_block(way *w, relay_block *block, relay_wait wait, uint64_t turn) {
+        relay *r = w->relay;
+        relay_header *h = &block->header;
+        bool end = h->type == RELAY_FRAME_END;
+        int error;
+
+        if (h->type == BLOCK_LEFT) {
+                leave(r);
+                return false;
+        }
+        /* what did not shrink says nothing of the level */
+        if (h->flags & RELAY_FLAG_ZSTD || relay_level_get(&r->level) == 0)
+                relay_level_note(&r->level, wait);
+        error = end ? write_ends(r, h, turn) : write_frame(r, h, block->payload, turn);
+        if (error == -ECANCELED) {
+                if (atomic_load(&r->tell))
+                        shut_remotes(r);
+                return false;
+        }
+        if (error < 0 && end)
+                fail_errno(r, "the migration connection broke", error);
+        if (error < 0) { /* why, the reader may find in what came before */
+                shut_remotes(r);
+                return false;
+        }
+        count(w, h);
+        if (!end || r->options.messages)
+                return true;
+        signal_fd(r->over_fd);
+        way_is_over(w);
+        return false;
+}
+
 static void *write_remote(void *userdata) {
         way *w = userdata;
-        relay *r = w->relay;
         relay_block *block;
         relay_wait wait;
         uint64_t turn;
 
         for (turn = 0; (block = relay_blocks_send(&w->blocks, &wait)); turn++) {
-                relay_header *h = &block->header;
-                bool end = h->type == RELAY_FRAME_END;
-                int error;
-
-                if (h->type == BLOCK_LEFT) {
-                        leave(r);
+                if (!send_block(w, block, wait, turn))
                         return NULL;
-                }
-                /* what did not shrink says nothing of the level */
-                if (h->flags & RELAY_FLAG_ZSTD || relay_level_get(&r->level) == 0)
-                        relay_level_note(&r->level, wait);
-                error = end ? write_ends(r, h, turn) : write_frame(r, h, block->payload, turn);
-                if (error == -ECANCELED)
-                        break;
-                if (error < 0 && end)
-                        fail_errno(r, "the migration connection broke", error);
-                if (error < 0) { /* why, the reader may find in what came before */
-                        shut_remotes(r);
-                        return NULL;
-                }
-                count(w, h);
                 relay_blocks_sent(&w->blocks);
-                if (end && !r->options.messages) {
-                        signal_fd(r->over_fd);
-                        way_is_over(w);
-                        return NULL;
+        }
+        tell_if_broken(w->relay, turn);
+        return NULL;
+}
+
+/* Both by one thread. */
+static void *carry_out(void *userdata) {
+        way *w = userdata;
+        relay_block *block = w->blocks.blocks;
+
+        for (uint64_t turn = 0; !w->all_read; turn++) {
+                if (!fill_block(w, block) || relay_blocks_is_closed(&w->blocks)) {
+                        tell_if_broken(w->relay, turn);
+                        break;
                 }
+                if (!send_block(w, block, RELAY_WAIT_FILLER, turn))
+                        break;
         }
-        if (atomic_load(&r->tell)) {
-                if (!block)
-                        tell_broken(r, turn);
-                shut_remotes(r);
-        }
+        end_reading(w);
         return NULL;
 }
 
@@ -314,12 +343,15 @@ static void watch_remotes(relay *r) {
                 fail(r, "the other side closed the migration connection before all was sent");
 }
 
+/* What there is to pass on. */
+typedef enum taken { TAKEN_NOTHING, TAKEN_ONE, TAKEN_LAST } taken;
+
 /* With messages it is told in its turn: what the other side said last counts, although it left. */
-static void connection_ended(way *w, relay_block *block, int error) {
+static taken connection_ended(way *w, relay_block *block, int error) {
         relay *r = w->relay;
 
         if (error == -ECANCELED)
-                return;
+                return TAKEN_NOTHING;
         if (error == -ENODATA)
                 snprintf(r->end, sizeof(r->end), "%s",
                          r->options.messages && w->had_end
@@ -330,15 +362,15 @@ static void connection_ended(way *w, relay_block *block, int error) {
                          strerror(-error));
         if (!r->options.messages) {
                 fail(r, "%s", r->end);
-                return;
+                return TAKEN_NOTHING;
         }
         block->header = (relay_header){ .type = BLOCK_LEFT };
         block->payload = block->plain;
         block->header.check = relay_payload_check(block->plain, 0);
-        relay_blocks_filled(&w->blocks);
+        return TAKEN_LAST;
 }
 
-static bool read_frame(way *w, relay_block *block, uint64_t turn) {
+static taken read_frame(way *w, relay_block *block, uint64_t turn) {
         relay *r = w->relay;
         int remote = r->remotes[turn % r->n_remotes];
         const relay_expected expected = {
@@ -357,20 +389,18 @@ static bool read_frame(way *w, relay_block *block, uint64_t turn) {
                 problem = relay_header_parse(header, &expected, &block->header);
                 if (problem) {
                         fail_broken(r, problem, expected.sequence);
-                        return false;
+                        return TAKEN_NOTHING;
                 }
                 if (block->header.type == RELAY_FRAME_BROKEN) {
                         fail(r, "the other shim found that what it was sent was changed on the "
                                 "way: its Status says how");
-                        return false;
+                        return TAKEN_NOTHING;
                 }
                 to = block->header.flags & RELAY_FLAG_ZSTD ? block->packed : block->plain;
                 block->payload = to;
                 error = relay_read_all(remote, to, block->header.n_payload, r->stop_fd);
         }
-        if (error < 0)
-                connection_ended(w, block, error);
-        return error == 0;
+        return error < 0 ? connection_ended(w, block, error) : TAKEN_ONE;
 }
 
 /* One was read; the other connections' follow in their turns. */
@@ -378,7 +408,7 @@ static bool read_ends(way *w, relay_block *block, uint64_t turn) {
         relay *r = w->relay;
 
         for (size_t i = 1; i < r->n_remotes; i++) {
-                if (!read_frame(w, block, turn + i))
+                if (read_frame(w, block, turn + i) != TAKEN_ONE)
                         return false;
                 if (block->header.type != RELAY_FRAME_END) {
                         fail_broken(r, "more follows its end", block->header.sequence);
@@ -388,29 +418,29 @@ static bool read_ends(way *w, relay_block *block, uint64_t turn) {
         return true;
 }
 
+static taken take_block(way *w, relay_block *block, uint64_t turn) {
+        taken t = read_frame(w, block, turn);
+        bool end = t == TAKEN_ONE && block->header.type == RELAY_FRAME_END;
+
+        w->had_end |= end;
+        if (!end || w->relay->options.messages)
+                return t;
+        return read_ends(w, block, turn) ? TAKEN_LAST : TAKEN_NOTHING;
+}
+
 static void *read_remote(void *userdata) {
         way *w = userdata;
         relay_block *block;
+        taken t = TAKEN_ONE;
 
-        for (uint64_t turn = 0; (block = relay_blocks_fill(&w->blocks)); turn++) {
-                bool end;
-
-                if (!read_frame(w, block, turn))
-                        return NULL;
-                end = block->header.type == RELAY_FRAME_END;
-                w->had_end |= end;
-                if (w->relay->options.messages) {
+        for (uint64_t turn = 0; t == TAKEN_ONE; turn++) {
+                block = relay_blocks_fill(&w->blocks);
+                t = block ? take_block(w, block, turn) : TAKEN_NOTHING;
+                if (t != TAKEN_NOTHING)
                         relay_blocks_filled(&w->blocks);
-                        continue;
-                }
-                if (end && !read_ends(w, block, turn))
-                        return NULL;
-                relay_blocks_filled(&w->blocks);
-                if (end) {
-                        watch_remotes(w->relay);
-                        return NULL;
-                }
         }
+        if (t == TAKEN_LAST && !w->relay->options.messages)
+                watch_remotes(w->relay);
         return NULL;
 }
 
@@ -448,44 +478,63 @@ static void pass_message(way *w, const relay_block *block) {
         (void)relay_write_all(w->relay->messages, &iov, 1, w->relay->stop_fd);
 }
 
+/* False: it was the last, in this way or another. */
+static bool give_block(way *w, relay_block *block) {
+        relay *r = w->relay;
+        relay_header *h = &block->header;
+        struct iovec iov = { block->plain, h->n_plain };
+        int error = 0;
+
+        if (w->n_workers == 0 && !verify(w, block))
+                return false;
+        if (h->type == BLOCK_LEFT) {
+                fail(r, "%s", r->end);
+                return false;
+        }
+        if (h->type == RELAY_FRAME_END)
+                (void)shutdown(r->local, SHUT_WR);
+        if (h->type == RELAY_FRAME_END && !r->options.messages) {
+                count(w, h);
+                way_is_over(w);
+                return false;
+        }
+        if (h->type == RELAY_FRAME_MESSAGE)
+                pass_message(w, block);
+        else if (!w->deaf && h->type == RELAY_FRAME_DATA)
+                error = relay_write_all(r->local, &iov, 1, r->stop_fd);
+        if (error == -EPIPE || error == -ECONNRESET)
+                w->deaf = true;
+        else if (error < 0) {
+                fail_errno(r, "QEMU's stream", error);
+                return false;
+        }
+        count(w, h);
+        return true;
+}
+
 static void *write_local(void *userdata) {
         way *w = userdata;
-        relay *r = w->relay;
-        bool deaf = false; /* QEMU has closed: it says itself why, and the rest is nobody's */
         relay_block *block;
         relay_wait wait;
 
-        while ((block = relay_blocks_send(&w->blocks, &wait))) {
-                relay_header *h = &block->header;
-                struct iovec iov = { block->plain, h->n_plain };
-                int error = 0;
-
-                if (w->n_workers == 0 && !verify(w, block))
-                        return NULL;
-                if (h->type == BLOCK_LEFT) {
-                        fail(r, "%s", r->end);
-                        return NULL;
-                }
-                if (h->type == RELAY_FRAME_END)
-                        (void)shutdown(r->local, SHUT_WR);
-                if (h->type == RELAY_FRAME_END && !r->options.messages) {
-                        count(w, h);
-                        way_is_over(w);
-                        return NULL;
-                }
-                if (h->type == RELAY_FRAME_MESSAGE)
-                        pass_message(w, block);
-                else if (!deaf && h->type == RELAY_FRAME_DATA)
-                        error = relay_write_all(r->local, &iov, 1, r->stop_fd);
-                if (error == -EPIPE || error == -ECONNRESET)
-                        deaf = true;
-                else if (error < 0) {
-                        fail_errno(r, "QEMU's stream", error);
-                        return NULL;
-                }
-                count(w, h);
+        while ((block = relay_blocks_send(&w->blocks, &wait)) && give_block(w, block))
                 relay_blocks_sent(&w->blocks);
+        return NULL;
+}
+
+/* Both by one thread. */
+static void *carry_in(void *userdata) {
+        way *w = userdata;
+        relay_block *block = w->blocks.blocks;
+        taken t = TAKEN_ONE;
+
+        for (uint64_t turn = 0; t == TAKEN_ONE && !relay_blocks_is_closed(&w->blocks); turn++) {
+                t = take_block(w, block, turn);
+                if (t == TAKEN_NOTHING || (!give_block(w, block) && t == TAKEN_ONE))
+                        return NULL;
         }
+        if (t == TAKEN_LAST && !w->relay->options.messages)
+                watch_remotes(w->relay);
         return NULL;
 }
 
@@ -503,27 +552,36 @@ static int init_way(way *w, unsigned n_workers) {
         int error;
 
         w->n_workers = n_workers;
-        error = relay_blocks_init(&w->blocks, n_workers * 2 + BLOCKS_LEAST, n_workers > 0,
+        w->local_open = true;
+        error = relay_blocks_init(&w->blocks, n_workers > 0 ? n_workers * 2 + BLOCKS_LEAST : 1,
                                   n_workers > 0);
         for (unsigned i = 0; error == 0 && i < n_workers; i++)
                 error = relay_packer_new(&w->packers[i]);
         return error;
 }
 
+typedef void *work(void *);
+
+/* A block goes from one thread to another only where it is worked on in between. */
+static int start_way(way *w, work *carry, work *read, work *each, work *write) {
+        int error;
+
+        if (w->n_workers == 0)
+                return start_thread(w, carry);
+        error = start_thread(w, read);
+        if (error == 0)
+                error = start_thread(w, write);
+        for (unsigned i = 0; error == 0 && i < w->n_workers; i++)
+                error = start_thread(w, each);
+        return error;
+}
+
 static int start_threads(relay *r) {
-        way *out = &r->ways[WAY_OUT], *in = &r->ways[WAY_IN];
-        int error = start_thread(out, read_local);
+        int error = start_way(&r->ways[WAY_OUT], carry_out, read_local, pack_blocks, write_remote);
 
         if (error == 0)
-                error = start_thread(out, write_remote);
-        if (error == 0)
-                error = start_thread(in, read_remote);
-        if (error == 0)
-                error = start_thread(in, write_local);
-        for (unsigned i = 0; error == 0 && i < out->n_workers; i++)
-                error = start_thread(out, pack_blocks);
-        for (unsigned i = 0; error == 0 && i < in->n_workers; i++)
-                error = start_thread(in, unpack_blocks);
+                error = start_way(&r->ways[WAY_IN], carry_in, read_remote, unpack_blocks,
+                                  write_local);
         return error;
 }
 
