@@ -24,6 +24,11 @@ def aim(name, value, limit, strict=False):
             "met": value < limit if strict else value <= limit}
 
 
+def aim_at_least(name, value, limit):
+    value = round(value, 3)
+    return {"name": name, "value": value, "aim": limit, "at_least": True, "met": value >= limit}
+
+
 def machine():
     return {"cpus": len(os.sched_getaffinity(0)), "kernel": platform.release(),
             "load_before": round(os.getloadavg()[0], 2)}
@@ -41,7 +46,8 @@ def print_aims(aims):
     print()
     for item in aims:
         verdict = "met" if item["met"] else "MISSED"
-        print(f"{verdict:6}  {item['name']}: {item['value']} (aim {item['aim']})")
+        at_least = "at least " if item.get("at_least") else ""
+        print(f"{verdict:6}  {item['name']}: {item['value']} (aim {at_least}{item['aim']})")
 
 
 def print_json(report):
