@@ -26,10 +26,10 @@ def aim(name, value, limit, strict=False):
             "met": value < limit if strict else value <= limit}
 
 
-def least_aim(name, value, limit):
+def aim_at_least(name, value, limit):
     """`value` should be at least `limit`."""
     value = round(value, 3)
-    return {"name": name, "value": value, "aim": limit, "met": value >= limit}
+    return {"name": name, "value": value, "aim": limit, "at_least": True, "met": value >= limit}
 
 
 def machine():
@@ -49,7 +49,8 @@ def print_aims(aims):
     print()
     for item in aims:
         verdict = "met" if item["met"] else "MISSED"
-        print(f"{verdict:6}  {item['name']}: {item['value']} (aim {item['aim']})")
+        at_least = "at least " if item.get("at_least") else ""
+        print(f"{verdict:6}  {item['name']}: {item['value']} (aim {at_least}{item['aim']})")
 
 
 def print_json(report):

@@ -52,7 +52,7 @@ class Place(comparison.Place):
                             "through them)", mine / all_of_it, NO_BYTES)]
 
     def faster(self, over, under, limit):
-        return self.compared(figures.least_aim, "throughput", over, under, "bytes_per_second", limit)
+        return self.compared(figures.aim_at_least, "throughput", over, under, "bytes_per_second", limit)
 
     def at_most(self, what, figure, over, under, limit):
         return self.compared(figures.aim, what, over, under, figure, limit)

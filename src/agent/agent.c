@@ -73,11 +73,13 @@ bool agent_run(agent *a, int fd) {
         if (poll(a->fds, n, timeout_msec(a, now)) < 0)
                 return false;
         now = now_usec();
-        port_process(&a->control_port, a->fds[0].revents, now);
-        port_process(&a->streams_port, a->fds[1].revents, now);
+        port_receive(&a->control_port, a->fds[0].revents, now);
+        port_receive(&a->streams_port, a->fds[1].revents, now);
         process_pump(&a->processes, a->fds + FDS_FIXED);
         control_process(&a->control);
         (void)ttrpc_server_process(a->server);
+        port_send(&a->control_port, now);
+        port_send(&a->streams_port, now);
         return a->fds[4].revents != 0;
 }
 

@@ -11,6 +11,8 @@
 #define NAME_MAX_    64U
 #define RETRY_USEC   (20 * USEC_PER_MSEC)
 #define APPEARS_USEC (500 * USEC_PER_MSEC)
+/* The driver gives one of its buffers with a read, a page. */
+#define DRIVER_BUFFER 4096
 
 static bool has_name(const char *entry, const char *name) {
         _cleanup_(fclosep) FILE *f = NULL;
@@ -77,12 +79,16 @@ void port_prepare(port *p, struct pollfd *ret, uint64_t now) {
         /* without a host poll() would only say POLLHUP, at once */
         p->polled = p->has_host || now >= p->retry_usec;
         *ret = (struct pollfd){ .fd = p->polled ? p->fd : -1, .events = POLLIN };
-        if (p->has_host && channel_output(p->channel, now, &data) > 0)
+        p->waits = p->has_host && channel_output(p->channel, now, &data) > 0;
+        if (p->waits)
                 ret->events |= POLLOUT;
 }
 
+/* What waits for the port says nothing new before the port takes it. */
 uint64_t port_deadline(const port *p) {
-        return p->has_host ? channel_deadline(p->channel) : p->retry_usec;
+        if (!p->has_host)
+                return p->retry_usec;
+        return p->waits ? UINT64_MAX : channel_deadline(p->channel);
 }
 
 static void look_for_host(port *p, short revents, uint64_t now) {
@@ -95,19 +101,27 @@ static void look_for_host(port *p, short revents, uint64_t now) {
                 p->retry_usec = now + RETRY_USEC;
 }
 
-void port_process(port *p, short revents, uint64_t now) {
+void port_receive(port *p, short revents, uint64_t now) {
         uint8_t buffer[16384];
-        const uint8_t *data;
         ssize_t k;
-        size_t n;
 
         if (!p->polled)
                 return;
         look_for_host(p, revents, now);
+        while (p->has_host && (revents & POLLIN) && (k = read(p->fd, buffer, sizeof(buffer))) > 0) {
+                channel_feed(p->channel, buffer, (size_t)k, now);
+                if (k < DRIVER_BUFFER)
+                        break; /* that was all */
+        }
+}
+
+void port_send(port *p, uint64_t now) {
+        const uint8_t *data;
+        ssize_t k;
+        size_t n;
+
         if (!p->has_host)
                 return;
-        while ((revents & POLLIN) && (k = read(p->fd, buffer, sizeof(buffer))) > 0)
-                channel_feed(p->channel, buffer, (size_t)k, now);
         while ((n = channel_output(p->channel, now, &data)) > 0) {
                 k = write(p->fd, data, n);
                 if (k <= 0)

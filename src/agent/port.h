@@ -13,6 +13,7 @@ typedef struct port {
         int fd; /* -EBADF: there is no such port */
         channel *channel;
         bool has_host, polled;
+        bool waits;          /* with bytes that the port has not taken */
         uint64_t retry_usec; /* without a host: when to look again */
 } port;
 
@@ -23,4 +24,5 @@ int port_open(port *p, const char *name);
 /* The loop's: what to poll for, when to come in any case, and then do what can be done. */
 void port_prepare(port *p, struct pollfd *ret, uint64_t now_usec);
 uint64_t port_deadline(const port *p);
-void port_process(port *p, short revents, uint64_t now_usec);
+void port_receive(port *p, short revents, uint64_t now_usec);
+void port_send(port *p, uint64_t now_usec);

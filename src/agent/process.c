@@ -94,6 +94,8 @@ static int open_pipe(process_pipe *ours, int *ret_theirs, bool to_guest, channel
                                 .to_guest = to_guest,
                                 .stream = stream };
         *ret_theirs = to_guest ? fds[0] : fds[1];
+        if (!to_guest) /* what a program writes while we carry costs no switch to us and back */
+                (void)fcntl(fds[0], F_SETPIPE_SZ, PROCESS_OUTPUT_BUFFER);
         return set_nonblock(ours->fd);
 }
 
@@ -205,9 +207,11 @@ static int spawn(process *p, const process_spec *spec, const process_ends *ends)
 
 static int open_streams(process_table *t, process *p, bool terminal) {
         for (size_t i = 0; i < (terminal ? 1 : 2); i++) {
-                int r = channel_open(t->streams, p->stream + (uint32_t)i, PROCESS_BUFFER, NULL,
-                                     NULL, NULL, &p->streams[i]);
+                int r = channel_open(t->streams, p->stream + (uint32_t)i, PROCESS_OUTPUT_BUFFER,
+                                     NULL, NULL, NULL, &p->streams[i]);
 
+                if (r == 0)
+                        r = channel_set_window(p->streams[i], PROCESS_INPUT_BUFFER);
                 if (r < 0)
                         return r;
         }
@@ -369,13 +373,12 @@ size_t process_prepare(process_table *t, struct pollfd *fds, size_t max) {
 }
 
 static void from_guest(process_pipe *pipe) {
-        uint8_t buffer[16384];
-        size_t room = channel_room(pipe->stream);
-        ssize_t k;
+        size_t room;
+        uint8_t *space = channel_space(pipe->stream, &room);
+        ssize_t k = read(pipe->fd, space, room);
 
-        k = read(pipe->fd, buffer, room < sizeof(buffer) ? room : sizeof(buffer));
         if (k > 0)
-                (void)channel_write(pipe->stream, buffer, (size_t)k);
+                channel_filled(pipe->stream, (size_t)k);
         else if (k == 0 || (errno != EAGAIN && errno != EINTR)) {
                 /* a terminal nobody has open any more says EIO */
                 channel_end(pipe->stream);

@@ -11,10 +11,12 @@
 
 #include "channel/channel.h"
 
-#define PROCESSES_MAX   256U
-#define PROCESS_ID_MAX  128U
-#define PROCESS_BUFFER  65536U
-#define PROCESS_FDS_MAX 3U
+#define PROCESSES_MAX  256U
+#define PROCESS_ID_MAX 128U
+/* Of each stream. Not touched before it is needed. */
+#define PROCESS_INPUT_BUFFER  65536U
+#define PROCESS_OUTPUT_BUFFER 262144U
+#define PROCESS_FDS_MAX       3U
 
 typedef struct process process;
 

@@ -34,7 +34,9 @@ struct channel_stream {
         uint64_t told_limit;
         bool met; /* the peer has it open: what it was told before then it does not know */
         bool window_due, answer_due, resync_due;
-        bool gap; /* told of, until something fits again */
+        bool untold;        /* something was consumed */
+        uint64_t tell_usec; /* when it is told at the latest; UINT64_MAX: the next output says */
+        bool gap;           /* told of, until something fits again */
         uint64_t answer_to;
 
         /* what goes */
@@ -162,7 +164,7 @@ int channel_open(channel *c, uint32_t id, size_t buffer, channel_keep *keep,
         s->handlers = handlers ? *handlers : (channel_handlers){ .on_readable = NULL };
         s->userdata = userdata;
         s->window_due = true;
-        s->probe_usec = UINT64_MAX;
+        s->probe_usec = s->tell_usec = UINT64_MAX;
         r = take_keep(s, buffer, keep);
         if (r == 0)
                 r = ring_init(&s->in, buffer);
@@ -206,6 +208,21 @@ void channel_close(channel_stream *s) {
                 free_closed(s->channel);
 }
 
+int channel_set_window(channel_stream *s, size_t window) {
+        ring other;
+        int r;
+
+        if (window < CHANNEL_BUFFER_MIN || window > CHANNEL_BUFFER_MAX || s->in.n > 0)
+                return -EINVAL;
+        r = ring_init(&other, window);
+        if (r < 0)
+                return r;
+        ring_done(&s->in);
+        s->in = other;
+        s->window_due = true;
+        return 0;
+}
+
 uint32_t channel_stream_id(const channel_stream *s) {
         return s->id;
 }
@@ -216,6 +233,14 @@ size_t channel_room(const channel_stream *s) {
 
 size_t channel_write(channel_stream *s, const void *data, size_t n) {
         return channel_keep_put(s->keep, data, n);
+}
+
+uint8_t *channel_space(channel_stream *s, size_t *ret_n) {
+        return channel_keep_space(s->keep, ret_n);
+}
+
+void channel_filled(channel_stream *s, size_t n) {
+        channel_keep_filled(s->keep, n);
 }
 
 void channel_end(channel_stream *s) {
@@ -237,7 +262,8 @@ void channel_consume(channel_stream *s, size_t n) {
                 s->keep->consumed |= CHANNEL_END;
                 s->window_due = true;
         }
-        if (limit_offset(s) - s->told_limit >= s->in.size / 4 || (n > 0 && s->in.n == 0))
+        s->untold |= n > 0;
+        if (limit_offset(s) - s->told_limit >= s->in.size / 2)
                 s->window_due = true;
 }
 
@@ -412,7 +438,14 @@ static void put_window(channel_stream *s) {
                                       .n_payload = sizeof(payload),
                               });
         s->told_limit = window.limit;
-        s->window_due = s->answer_due = s->resync_due = false;
+        s->window_due = s->answer_due = s->resync_due = s->untold = false;
+        s->tell_usec = UINT64_MAX;
+}
+
+static void tell_in_time(channel_stream *s, uint64_t now) {
+        if (s->untold && s->tell_usec == UINT64_MAX)
+                s->tell_usec = now + CHANNEL_TELL_USEC;
+        s->window_due |= s->tell_usec <= now;
 }
 
 static void put_pad(channel *c) {
@@ -442,6 +475,7 @@ static void put_signals(channel *c, uint64_t now) {
         for (channel_stream *s = c->streams; s && has_room(c, CHANNEL_PAYLOAD_MAX); s = s->next) {
                 if (s->closed)
                         continue;
+                tell_in_time(s, now);
                 if (s->window_due || s->answer_due || s->resync_due)
                         put_window(s);
                 if (s->keep->acknowledged == goal_offset(s)) { /* the peer owes nothing */
@@ -474,8 +508,7 @@ static bool put_data(channel_stream *s) {
         if (s->closed || s->limit == 0 || keep_end_acknowledged(s->keep))
                 return false;
         n = until > s->sent ? (size_t)(until - s->sent) : 0;
-        data = channel_keep_at(s->keep, s->sent, n < CHANNEL_PAYLOAD_MAX ? n : CHANNEL_PAYLOAD_MAX,
-                               &n);
+        data = channel_keep_at(s->keep, s->sent, n < CHANNEL_DATA_MAX ? n : CHANNEL_DATA_MAX, &n);
         ends = keep_ended(s->keep) && s->sent + n == end;
         if (n == 0 && !ends)
                 return false;
@@ -493,7 +526,7 @@ static bool put_data(channel_stream *s) {
 static void put_all_data(channel *c) {
         size_t idle = 0;
 
-        while (idle < c->n_streams && has_room(c, CHANNEL_PAYLOAD_MAX)) {
+        while (idle < c->n_streams && has_room(c, CHANNEL_DATA_MAX)) {
                 channel_stream *s = c->turn ? c->turn : c->streams;
 
                 idle = put_data(s) ? 0 : idle + 1;
@@ -526,9 +559,10 @@ void channel_port_reset(channel *c) {
 uint64_t channel_deadline(const channel *c) {
         uint64_t deadline = UINT64_MAX;
 
-        for (const channel_stream *s = c->streams; s; s = s->next)
-                if (s->probe_usec < deadline)
-                        deadline = s->probe_usec;
+        for (const channel_stream *s = c->streams; s; s = s->next) {
+                deadline = s->probe_usec < deadline ? s->probe_usec : deadline;
+                deadline = s->tell_usec < deadline ? s->tell_usec : deadline;
+        }
         return deadline;
 }
 

@@ -23,6 +23,8 @@
 /* An answer that does not come in this time is asked for again; it doubles, up to the maximum. */
 #define CHANNEL_PROBE_USEC     300000ULL
 #define CHANNEL_PROBE_MAX_USEC 2400000ULL
+/* What was consumed is told this late, unless there is much of it: to tell has its price too. */
+#define CHANNEL_TELL_USEC 5000ULL
 
 typedef struct channel channel;
 typedef struct channel_stream channel_stream;
@@ -64,11 +66,18 @@ int channel_open(channel *c, uint32_t id, size_t buffer, channel_keep *keep,
 /* Forgets it, unsent bytes too: after channel_stream_is_done(), or when they matter no more. */
 void channel_close(channel_stream *s);
 
+/* How much of the peer's may lie here, if not as much as of our own; before anything has come. */
+int channel_set_window(channel_stream *s, size_t window);
+
 uint32_t channel_stream_id(const channel_stream *s);
 
 /* Takes what there is room for; returns that: 0 to `n`. Nothing after channel_end(). */
 size_t channel_write(channel_stream *s, const void *data, size_t n);
 size_t channel_room(const channel_stream *s);
+/* The same without a copy: room that lies in one piece (0 if none), and how much of it was filled.
+ */
+uint8_t *channel_space(channel_stream *s, size_t *ret_n);
+void channel_filled(channel_stream *s, size_t n);
 /* Nothing more will be written. */
 void channel_end(channel_stream *s);
 

@@ -11,6 +11,8 @@
 #define CHANNEL_HEADER_SIZE 28
 #define CHANNEL_PAYLOAD_MAX 16384
 #define CHANNEL_FRAME_MAX   (CHANNEL_HEADER_SIZE + CHANNEL_PAYLOAD_MAX)
+/* Of what we send: Linux's driver takes 32 KiB with one write, which are two whole frames. */
+#define CHANNEL_DATA_MAX (CHANNEL_PAYLOAD_MAX - CHANNEL_HEADER_SIZE)
 
 typedef enum channel_frame_type {
         CHANNEL_FRAME_DATA = 1,   /* offset: of its first byte */

@@ -37,6 +37,18 @@ size_t channel_keep_put(channel_keep *k, const void *data, size_t n) {
         return n;
 }
 
+uint8_t *channel_keep_space(channel_keep *k, size_t *ret_n) {
+        size_t at = (size_t)(keep_written(k) % k->size);
+
+        *ret_n = keep_ended(k) ? 0
+                               : smaller((size_t)k->size - keep_pending(k), (size_t)k->size - at);
+        return k->data + at;
+}
+
+void channel_keep_filled(channel_keep *k, size_t n) {
+        publish(&k->written, k->written + n);
+}
+
 const uint8_t *channel_keep_at(const channel_keep *k, uint64_t offset, size_t n, size_t *ret_n) {
         uint64_t written = keep_written(k);
         size_t at;

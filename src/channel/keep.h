@@ -55,5 +55,9 @@ static inline size_t keep_pending(const channel_keep *k) {
 /* Appends what there is room for; returns that. */
 size_t channel_keep_put(channel_keep *k, const void *data, size_t n);
 
+/* The same without a copy: room that lies in one piece, and how much of it was filled. */
+uint8_t *channel_keep_space(channel_keep *k, size_t *ret_n);
+void channel_keep_filled(channel_keep *k, size_t n);
+
 /* The pending bytes from `offset` on that lie in one piece, at most `n`. */
 const uint8_t *channel_keep_at(const channel_keep *k, uint64_t offset, size_t n, size_t *ret_n);

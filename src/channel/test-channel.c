@@ -137,7 +137,16 @@ static void write_some(one_end *e, uint32_t i) {
                 n = (size_t)left;
         for (size_t k = 0; k < n; k++)
                 bytes[k] = content(e->number, i, e->written[i] + k);
-        e->written[i] += channel_write(e->s[i], bytes, n);
+        if (rnd(2) == 0) {
+                size_t room;
+                uint8_t *space = channel_space(e->s[i], &room);
+
+                n = n < room ? n : room;
+                memcpy(space, bytes, n);
+                channel_filled(e->s[i], n);
+                e->written[i] += n;
+        } else
+                e->written[i] += channel_write(e->s[i], bytes, n);
 }
 
 static void read_some(one_end *e, uint32_t i) {
@@ -414,6 +423,65 @@ static void test_nothing_is_sent_without_credit(void **state) {
         assert_int_equal(channel_output(c, 0, &data), 0); /* and not again */
 }
 
+/* What the next output says of what was consumed; UINT64_MAX: nothing. */
+static uint64_t told_consumed(uint64_t at_usec) {
+        const uint8_t *data;
+        size_t n = channel_output(c, at_usec, &data);
+        uint64_t told = UINT64_MAX;
+        channel_frame frame;
+
+        for (size_t at = 0; at < n;) {
+                int r = channel_frame_parse(data + at, n - at, &frame);
+
+                assert_true(r > 0);
+                if (frame.type == CHANNEL_FRAME_WINDOW)
+                        told = frame.offset;
+                at += (size_t)r;
+        }
+        channel_sent(c, n);
+        return told;
+}
+
+static void test_little_is_told_late_and_much_at_once(void **state) {
+        static const uint8_t bytes[BUFFER];
+
+        assert_int_equal(told_consumed(1000), 0);
+        feed(CHANNEL_FRAME_DATA, 0, 0, bytes, 10);
+        assert_int_equal(told_consumed(1000), 0); /* the peer shows that it knows the stream */
+        channel_consume(s, 10);
+        assert_true(told_consumed(2000) == UINT64_MAX);
+        assert_int_equal(channel_deadline(c), 2000 + CHANNEL_TELL_USEC);
+        assert_true(told_consumed(1999 + CHANNEL_TELL_USEC) == UINT64_MAX);
+        assert_int_equal(told_consumed(2000 + CHANNEL_TELL_USEC), 10);
+        assert_true(channel_deadline(c) == UINT64_MAX);
+        feed(CHANNEL_FRAME_DATA, 0, 10, bytes, BUFFER / 2);
+        channel_consume(s, BUFFER / 2);
+        assert_int_equal(told_consumed(3000 + CHANNEL_TELL_USEC), 10 + BUFFER / 2);
+        feed(CHANNEL_FRAME_DATA, CHANNEL_FLAG_END, 10 + BUFFER / 2, bytes, 1);
+        channel_consume(s, 1);
+        assert_int_equal(told_consumed(4000 + CHANNEL_TELL_USEC), 12 + BUFFER / 2);
+}
+
+static void test_the_window_may_be_another_than_the_buffer(void **state) {
+        static const uint8_t bytes[BUFFER];
+        size_t room;
+
+        assert_int_equal(channel_set_window(s, CHANNEL_BUFFER_MAX + 1), -EINVAL);
+        assert_int_equal(channel_set_window(s, CHANNEL_BUFFER_MIN - 1), -EINVAL);
+        assert_int_equal(channel_set_window(s, 2 * BUFFER), 0);
+        feed(CHANNEL_FRAME_DATA, 0, 0, bytes, BUFFER);
+        feed(CHANNEL_FRAME_DATA, 0, BUFFER, bytes, BUFFER);
+        assert_int_equal(readable(), 2 * BUFFER);
+        feed(CHANNEL_FRAME_DATA, 0, 2ULL * BUFFER, bytes, 1);
+        assert_int_equal(channel_get_counters(c)->refused_frames, 1);
+        assert_int_equal(channel_set_window(s, BUFFER), -EINVAL); /* too late */
+        (void)channel_space(s, &room);
+        assert_int_equal(room, BUFFER);
+        channel_end(s);
+        (void)channel_space(s, &room);
+        assert_int_equal(room, 0);
+}
+
 static void test_what_cannot_be_opened(void **state) {
         channel_stream *other;
 
@@ -513,6 +581,10 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_windows_that_lie, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_nothing_is_sent_without_credit, setup,
                                                 teardown),
+                cmocka_unit_test_setup_teardown(test_little_is_told_late_and_much_at_once, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(test_the_window_may_be_another_than_the_buffer,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(test_what_cannot_be_opened, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_states_that_contradict_themselves, setup,
                                                 teardown),

@@ -46,16 +46,16 @@ static void end_in(way *w) {
 }
 
 static void read_in(way *w) {
-        uint8_t buffer[16384];
+        uint8_t *space;
         size_t room;
 
         if (w->owner->frozen)
                 return;
-        while (!w->ended && w->fd >= 0 && (room = channel_room(w->stream)) > 0) {
-                ssize_t k = read(w->fd, buffer, room < sizeof(buffer) ? room : sizeof(buffer));
+        while (!w->ended && w->fd >= 0 && (space = channel_space(w->stream, &room)) && room > 0) {
+                ssize_t k = read(w->fd, space, room);
 
                 if (k > 0)
-                        (void)channel_write(w->stream, buffer, (size_t)k);
+                        channel_filled(w->stream, (size_t)k);
                 else if (k == 0 || w->closing || (errno != EAGAIN && errno != EINTR))
                         end_in(w);
                 else
@@ -158,9 +158,12 @@ static int open_all(guest_stdio *s, sd_event *event, const guest_stdio_spec *spe
                                                    .on_writable = on_writable };
         int r = 0;
 
-        for (uint32_t i = 0; r == 0 && i < (spec->has_err ? 2 : 1); i++)
+        for (uint32_t i = 0; r == 0 && i < (spec->has_err ? 2 : 1); i++) {
                 r = channel_open(guest_port_channel(s->streams), spec->stream + i,
                                  GUEST_STDIO_BUFFER, spec->keep[i], &handlers, s, &s->stream[i]);
+                if (r == 0)
+                        r = channel_set_window(s->stream[i], GUEST_STDIO_WINDOW);
+        }
         if (r < 0)
                 return r;
         r = open_way(&s->in, s, s->stream[0], TAKE_FD(s->in.fd), event, EPOLLIN, on_in);

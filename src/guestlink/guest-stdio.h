@@ -8,7 +8,8 @@
 
 #include "guestlink/port.h"
 
-#define GUEST_STDIO_BUFFER 65536U
+#define GUEST_STDIO_BUFFER 65536U  /* of what goes to the guest */
+#define GUEST_STDIO_WINDOW 262144U /* of what comes */
 
 typedef struct guest_stdio guest_stdio;
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The programs go with their guest: what the host knows of their streams, packed at the source
- * while the guest stands, laid out at the destination as a shim's restart would find it. */
+ * while the guest stands, set down at the destination in one piece, and once the guest runs there
+ * laid out as a shim's restart would find it. */
 #include <string.h>
 #include <sys/random.h>
 
 #include "channel/channel.h"
 #include "guest.pb-c.h"
+#include "guestlink/landing.h"
 #include "guestlink/processes-internal.h"
 
 #define STREAMS_PER_PROGRAM 2U
@@ -159,16 +161,32 @@ static bool is_valid(const programs_message *m) {
         return true;
 }
 
-static int lay_out_stream(guest_keeps *keeps, const stream_message *m) {
+static int fill_keep(channel_keep *keep, const stream_message *m) {
         channel_stream_state state = { .id = m->id,
                                        .consumed = m->consumed,
                                        .written = m->written,
                                        .acknowledged = m->acknowledged,
                                        .pending = { m->pending.data },
                                        .n_pending = { m->pending.len } };
+
+        return channel_fill_keep(keep, &state, GUEST_STDIO_BUFFER);
+}
+
+/* As laying them out will find it: nothing may be wrong with them then. */
+static int check_streams(const programs_message *m) {
+        _cleanup_(freep) channel_keep *keep = malloc(channel_keep_size(GUEST_STDIO_BUFFER));
+        int r = keep ? 0 : -ENOMEM;
+
+        for (size_t i = 0; r == 0 && i < m->n_programs; i++)
+                for (size_t k = 0; r == 0 && k < m->programs[i]->n_streams; k++)
+                        r = fill_keep(keep, m->programs[i]->streams[k]);
+        return r;
+}
+
+static int lay_out_stream(guest_keeps *keeps, const stream_message *m) {
         channel_keep *keep = guest_keeps_get(keeps, m->id);
 
-        return keep ? channel_fill_keep(keep, &state, GUEST_STDIO_BUFFER) : -ENOSPC;
+        return keep ? fill_keep(keep, m) : -ENOSPC;
 }
 
 static int lay_out_streams(int dir_fd, const programs_message *m) {
@@ -202,28 +220,55 @@ static int lay_out_records(int dir_fd, const char *generation, const programs_me
         return r;
 }
 
+static int lay_out(int dir_fd, const char *generation, const programs_message *m) {
+        int r;
+
+        guest_processes_forget_files(dir_fd);
+        if (m->n_programs == 0)
+                return 0;
+        r = lay_out_streams(dir_fd, m);
+        if (r == 0)
+                r = lay_out_records(dir_fd, generation, m);
+        if (r < 0)
+                guest_processes_forget_files(dir_fd);
+        return r;
+}
+
 int guest_processes_arrive(int dir_fd, const char *generation, const uint8_t *data, size_t n,
                            ferry_error *reterr) {
         programs_message *m =
                 n <= GUEST_CARRIED_MAX ? ferry__guest__v1__programs__unpack(NULL, n, data) : NULL;
-        int r = 0;
+        int r = m && is_valid(m) ? check_streams(m) : -EINVAL;
 
-        if (!m || !is_valid(m)) {
-                if (m)
-                        ferry__guest__v1__programs__free_unpacked(m, NULL);
-                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+        if (m)
+                ferry__guest__v1__programs__free_unpacked(m, NULL);
+        if (r == -EINVAL)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, r,
                                        "what the source says of the guest's programs makes no "
                                        "sense");
-        }
-        guest_processes_forget(dir_fd);
-        if (m->n_programs > 0)
-                r = lay_out_streams(dir_fd, m);
-        if (r == 0 && m->n_programs > 0)
-                r = lay_out_records(dir_fd, generation, m);
-        if (r < 0)
-                guest_processes_forget(dir_fd);
-        ferry__guest__v1__programs__free_unpacked(m, NULL);
+        if (r == 0)
+                r = guest_landing_write(dir_fd, generation, data, n);
         return r < 0 ? ferry_error_set_errno(reterr, r, "the guest's programs") : 0;
+}
+
+/* A disk that has no room for it now may have some when it is tried again: what landed stays until
+ * all of it is laid out. */
+int guest_processes_settle(int dir_fd, const char *generation) {
+        _cleanup_(freep) uint8_t *data = NULL;
+        programs_message *m;
+        size_t n;
+        int r;
+
+        r = guest_landing_read(dir_fd, generation, GUEST_CARRIED_MAX, &data, &n);
+        if (r > 0) {
+                m = ferry__guest__v1__programs__unpack(NULL, n, data);
+                r = m && is_valid(m) ? lay_out(dir_fd, generation, m) : -EINVAL;
+                if (m)
+                        ferry__guest__v1__programs__free_unpacked(m, NULL);
+        }
+        if (r == 0)
+                guest_landing_remove(dir_fd);
+        return r;
 }
 
 static int copy_paths(const char *const stdio[3], char *ret[3]) {

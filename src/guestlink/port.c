@@ -10,8 +10,8 @@
 #include "base/log.h"
 
 #define RETRY_USEC  (50 * USEC_PER_MSEC)
-#define READS_MAX   16 /* before others have their turn */
-#define BUFFER_SIZE 16384U
+#define READS_MAX   4 /* before others have their turn */
+#define BUFFER_SIZE 65536U
 
 struct guest_port {
         sd_event *event;

@@ -66,5 +66,10 @@ void guest_processes_save(guest_processes *g);
 /* Opens its FIFOs and its streams; *ret_bad: the path that cannot be opened. */
 int guest_process_open_io(guest_process *p, const char **ret_bad);
 
+/* What landed here for this VM becomes what a restarted shim finds. */
+int guest_processes_settle(int dir_fd, const char *generation);
+/* But for what has landed and is not laid out yet. */
+void guest_processes_forget_files(int dir_fd);
+
 /* An agent's answer, as an error. */
 int guest_judge(int r, const ttrpc_status *status, ferry_error *error);

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "guestlink/landing.h"
 #include "guestlink/processes-internal.h"
 
 #define WAITS_MAX       1024U
@@ -615,9 +616,19 @@ static void take_over(guest_processes *g) {
                 guest_port_resume(guest_link_streams(g->link));
 }
 
-void guest_processes_forget(int dir_fd) {
+void guest_processes_forget_files(int dir_fd) {
         (void)unlinkat(dir_fd, GUEST_EXECS_FILE, 0);
         (void)unlinkat(dir_fd, GUEST_EXECS_KEEP_FILE, 0);
+}
+
+void guest_processes_forget(int dir_fd) {
+        guest_processes_forget_files(dir_fd);
+        guest_landing_remove(dir_fd);
+}
+
+bool guest_processes_are_left(int dir_fd) {
+        return faccessat(dir_fd, GUEST_EXECS_FILE, F_OK, 0) == 0 ||
+               faccessat(dir_fd, GUEST_LANDING_FILE, F_OK, 0) == 0;
 }
 
 int guest_processes_new(sd_event *event, const char *state_dir, const char *generation,
@@ -632,6 +643,8 @@ int guest_processes_new(sd_event *event, const char *state_dir, const char *gene
         g->generation = strdup(generation);
         g->dir_fd = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
         r = !g->generation ? -ENOMEM : g->dir_fd < 0 ? -errno : 0;
+        if (r == 0)
+                r = guest_processes_settle(g->dir_fd, generation);
         if (r == 0)
                 r = exec_records_read(g->dir_fd, GUEST_EXECS_FILE, generation, &g->records);
         if (r == 0 && !g->records.first)

@@ -61,6 +61,8 @@ int guest_processes_new(sd_event *event, const char *state_dir, const char *gene
 guest_processes *guest_processes_free(guest_processes *g);
 /* The VM is gone, and what it ran with it: forgets the files too. */
 void guest_processes_forget(int dir_fd);
+/* There are files: of a shim before this one, or of another host's. */
+bool guest_processes_are_left(int dir_fd);
 
 /* That run or have not been deleted. */
 size_t guest_processes_count(const guest_processes *g);
@@ -97,8 +99,9 @@ int guest_delete(guest_processes *g, const char *id, guest_done done, void *user
 int guest_processes_carry(guest_processes *g, uint8_t **ret, size_t *ret_n);
 /* It runs on here after all. */
 void guest_processes_stay(guest_processes *g);
-/* From another host: puts it where guest_processes_new() finds it. -EINVAL, and nothing is
- * written, when it makes no sense. */
+/* From another host, in the blackout: sets it down where guest_processes_new() finds it, once the
+ * guest runs here; quickly, where guest_landing_prepare() was called before. -EINVAL, and nothing
+ * is written, when it makes no sense. */
 int guest_processes_arrive(int dir_fd, const char *generation, const uint8_t *data, size_t n,
                            ferry_error *reterr);
 /* Gives a program's streams other FIFOs: where a detached one goes on, without a byte lost. */

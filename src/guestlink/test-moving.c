@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -16,7 +18,8 @@
 #include "guestlink/execs.h"
 #include "guestlink/guest-stdio.h"
 #include "guestlink/keeps.h"
-#include "guestlink/processes.h"
+#include "guestlink/landing.h"
+#include "guestlink/processes-internal.h"
 
 #define STREAM 4U
 
@@ -82,6 +85,22 @@ static bool is_there(const world *w, const char *name) {
         return faccessat(w->folder, name, F_OK, 0) == 0;
 }
 
+/* How many programs a restarted shim would find. */
+static size_t count_records(const world *w, const char *generation) {
+        exec_records records;
+        size_t n = 0;
+
+        assert_int_equal(exec_records_read(w->folder, GUEST_EXECS_FILE, generation, &records), 0);
+        while (records.first) {
+                exec_record *e = records.first;
+
+                records.first = e->next;
+                exec_record_free(e);
+                n++;
+        }
+        return n;
+}
+
 static void test_is_laid_out_as_a_restart_finds_it(void **state) {
         _cleanup_(guest_keeps_freep) guest_keeps *keeps = NULL;
         world *w = *state;
@@ -90,6 +109,9 @@ static void test_is_laid_out_as_a_restart_finds_it(void **state) {
         size_t n = 0;
 
         assert_int_equal(arrive(w, NULL), 0);
+        assert_false(is_there(w, GUEST_EXECS_FILE)); /* not in the blackout */
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        assert_false(is_there(w, GUEST_LANDING_FILE));
         assert_int_equal(exec_records_read(w->folder, GUEST_EXECS_FILE, "77", &records), 0);
         assert_int_equal(records.next_stream, 8);
         while (records.first) {
@@ -113,12 +135,91 @@ static void test_is_laid_out_as_a_restart_finds_it(void **state) {
 }
 
 static void test_another_vm_has_none_of_it(void **state) {
-        exec_records records;
         world *w = *state;
 
         assert_int_equal(arrive(w, NULL), 0);
-        assert_int_equal(exec_records_read(w->folder, GUEST_EXECS_FILE, "78", &records), 0);
-        assert_null(records.first);
+        assert_int_equal(guest_processes_settle(w->folder, "78"), 0);
+        assert_false(is_there(w, GUEST_LANDING_FILE));
+        assert_int_equal(arrive(w, NULL), 0);
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        assert_int_equal(count_records(w, "78"), 0);
+        assert_int_equal(count_records(w, "77"), 2);
+}
+
+static void test_what_is_said_last_counts(void **state) {
+        world *w = *state;
+
+        assert_int_equal(guest_landing_prepare(w->folder), 0);
+        assert_int_equal(arrive(w, NULL), 0);
+        w->all.n_programs = 1;
+        assert_int_equal(arrive(w, NULL), 0);
+        assert_int_equal(arrive(w, NULL), 0);
+        assert_int_equal(guest_landing_prepare(w->folder), 0); /* a shim that was started again */
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        assert_int_equal(count_records(w, "77"), 1);
+}
+
+/* A byte of it was written, and the head that says so was not. */
+static void test_half_of_it_is_nothing(void **state) {
+        world *w = *state;
+        int fd;
+
+        assert_int_equal(guest_landing_prepare(w->folder), 0);
+        fd = openat(w->folder, GUEST_LANDING_FILE, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(pwrite(fd, "x", 1, 100), 1);
+        fd_close(fd);
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        assert_false(is_there(w, GUEST_EXECS_FILE));
+}
+
+/* What the shim before this one has taken on from there is not undone. */
+static void test_is_laid_out_once(void **state) {
+        world *w = *state;
+
+        assert_int_equal(arrive(w, NULL), 0);
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        guest_processes_forget_files(w->folder);
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        assert_false(is_there(w, GUEST_EXECS_FILE));
+}
+
+static void test_stays_while_the_disk_is_full(void **state) {
+        struct rlimit before, small;
+        world *w = *state;
+
+        assert_int_equal(arrive(w, NULL), 0);
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+        small = (struct rlimit){ .rlim_cur = 65536, .rlim_max = before.rlim_max };
+        (void)signal(SIGXFSZ, SIG_IGN);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+        assert_true(guest_processes_settle(w->folder, "77") < 0);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        assert_false(is_there(w, GUEST_EXECS_FILE));
+        assert_true(is_there(w, GUEST_LANDING_FILE));
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        assert_int_equal(count_records(w, "77"), 2);
+}
+
+static void test_more_than_usual_lands_too(void **state) {
+        _cleanup_(guest_keeps_freep) guest_keeps *keeps = NULL;
+        static uint8_t bytes[GUEST_STDIO_BUFFER], data[2 * GUEST_STDIO_BUFFER];
+        world *w = *state;
+        const channel_keep *keep;
+        size_t n;
+
+        memset(bytes, 'z', sizeof(bytes));
+        w->stream[0].written = sizeof(bytes);
+        w->stream[0].acknowledged = 0;
+        w->stream[0].pending = (ProtobufCBinaryData){ sizeof(bytes), bytes };
+        n = ferry__guest__v1__programs__pack(&w->all, data);
+        assert_int_equal(guest_landing_prepare(w->folder), 0);
+        assert_int_equal(guest_processes_arrive(w->folder, "77", data, n, NULL), 0);
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
+        assert_int_equal(
+                guest_keeps_open(w->folder, GUEST_EXECS_KEEP_FILE, GUEST_STDIO_BUFFER, &keeps), 0);
+        keep = guest_keeps_get(keeps, STREAM);
+        assert_int_equal(keep_pending(keep), sizeof(bytes));
+        assert_memory_equal(channel_keep_at(keep, 0, sizeof(bytes), &n), bytes, sizeof(bytes));
 }
 
 static void refused(world *w) {
@@ -126,8 +227,7 @@ static void refused(world *w) {
 
         assert_true(arrive(w, &error) < 0);
         assert_int_not_equal(error.code, FERRY_OK);
-        assert_false(is_there(w, GUEST_EXECS_FILE));
-        assert_false(is_there(w, GUEST_EXECS_KEEP_FILE));
+        assert_false(is_there(w, GUEST_LANDING_FILE));
 }
 
 /* Each by itself changes one thing of what would be taken. */
@@ -174,6 +274,7 @@ static void test_nothing_is_nothing(void **state) {
         world *w = *state;
 
         assert_int_equal(guest_processes_arrive(w->folder, "77", NULL, 0, NULL), 0);
+        assert_int_equal(guest_processes_settle(w->folder, "77"), 0);
         assert_false(is_there(w, GUEST_EXECS_FILE));
 }
 
@@ -182,6 +283,11 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_is_laid_out_as_a_restart_finds_it, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_another_vm_has_none_of_it, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_what_is_said_last_counts, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_half_of_it_is_nothing, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_is_laid_out_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_stays_while_the_disk_is_full, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_more_than_usual_lands_too, setup, teardown),
                 cmocka_unit_test(test_nonsense_is_refused),
                 cmocka_unit_test_setup_teardown(test_garbage_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_nothing_is_nothing, setup, teardown),

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "services/guest.h"
 
-#include <fcntl.h>
+#include <string.h>
 
 #include "base/log.h"
+#include "guestlink/landing.h"
 #include "migration/session.h"
 
 #define GENERATION_SIZE 32
@@ -44,7 +45,7 @@ static int open_programs(guest_access *s, ferry_error *reterr) {
 }
 
 static bool has_programs_from_before(const guest_access *s) {
-        return !s->programs && faccessat(sandbox_dir_fd(s->sb), GUEST_EXECS_FILE, F_OK, 0) == 0;
+        return !s->programs && guest_processes_are_left(sandbox_dir_fd(s->sb));
 }
 
 /* The guest runs here: for the first time since it has moved, or again after all. */
@@ -63,6 +64,14 @@ static void greet_guest(guest_access *s) {
                 guest_moved(s->programs, moved);
 }
 
+/* A guest is to come, and perhaps programs with it. */
+static void prepare_landing(const guest_access *s) {
+        int r = guest_landing_prepare(sandbox_dir_fd(s->sb));
+
+        if (r < 0) /* tried again, when they come */
+                log_warning(GUEST_LANDING_FILE ": %s", strerror(-r));
+}
+
 /* The VM has come or gone. */
 static void look(guest_access *s) {
         sandbox_vm_state state = sandbox_get_vm_state(s->sb);
@@ -73,7 +82,9 @@ static void look(guest_access *s) {
                 s->programs = guest_processes_free(s->programs);
                 s->carried = s->told = false;
                 guest_processes_forget(sandbox_dir_fd(s->sb));
-        } else if (state == SANDBOX_VM_RUNNING && has_guest(s))
+        } else if (state == SANDBOX_VM_INCOMING)
+                prepare_landing(s);
+        else if (state == SANDBOX_VM_RUNNING && has_guest(s))
                 greet_guest(s);
 }
 
