@@ -58,7 +58,10 @@ static int open_memory(launch *l, ferry_error *reterr) {
         ferry_vm *vm = l->vm;
         int fd, r;
 
-        r = memory_create(vm_config_memory_bytes(vm->config), &vm->memory_fd, reterr);
+        l->input.memory_is_given = vm->memory_is_given;
+        r = vm->memory_is_given
+                    ? 0
+                    : memory_create(vm_config_memory_bytes(vm->config), &vm->memory_fd, reterr);
         if (r < 0)
                 return r;
         fd = fcntl(vm->memory_fd, F_DUPFD_CLOEXEC, 3);
@@ -206,6 +209,7 @@ static int spawn(launch *l, ferry_error *reterr) {
                                           .gid = vm->user.gid,
                                           .extra_gid = vm->user.kvm_gid,
                                           .own_network = vm->own_network,
+                                          .ends_with_us = vm->ends_with_us,
                                           .before_exec = write_record,
                                           .userdata = l },
                         &vm->pid, &vm->pidfd, reterr);
