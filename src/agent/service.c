@@ -10,6 +10,7 @@
 #include "agent/announce.h"
 #include "agent/cgroup.h"
 #include "agent/interface.h"
+#include "agent/machine-id.h"
 #include "agent/modules.h"
 #include "agent/service-internal.h"
 #include "base/clock.h"
@@ -98,6 +99,7 @@ static void on_start(ttrpc_call *call, const Ferry__Agent__V1__StartRequest *q, 
                                       ARGS_MAX, ARGS_MAX, GROUPS_MAX);
                 return;
         }
+        machine_id_make();
         if (q->container[0]) {
                 service_exec_in_container(s, call, q);
                 return;
