@@ -61,6 +61,11 @@ vm_config *sandbox_restore_take_config(sandbox_restore *r) {
         return TAKE_PTR(r->config);
 }
 
+static void tell_step(const sandbox_restore *r, const char *what) {
+        log_debug("sandbox %s: %s after %llu ms", sandbox_id(r->o.sb), what,
+                  (unsigned long long)((now_usec() - r->began_usec) / USEC_PER_MSEC));
+}
+
 static bool is_same_file(int a, int folder) {
         struct stat one, two;
 
@@ -163,6 +168,7 @@ static void on_running(ferry_vm *v, int k, const ferry_error *error, void *userd
 
         if (!r)
                 return;
+        tell_step(r, "the guest runs");
         r->phase = PHASE_RENEWING;
         if (sandbox_renew_guest(r->o.sb, &own) < 0)
                 fail_with(r, &own);
@@ -260,6 +266,7 @@ static void on_loaded(int k, const ferry_error *error, void *userdata) {
                 fail_by(r, k == -EBADMSG, ferry_error_message(error));
                 return;
         }
+        tell_step(r, "the memory is loaded");
         r->is_loaded = true;
         go_on(r);
 }
@@ -269,6 +276,7 @@ void sandbox_restore_on_ready(sandbox_restore *r, int k, const ferry_error *erro
                 fail_with(r, error);
                 return;
         }
+        tell_step(r, "QEMU is ready");
         r->is_ready = true;
         go_on(r);
 }

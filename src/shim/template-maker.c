@@ -188,8 +188,8 @@ static int on_answered(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-static void on_list(int r, const ttrpc_status *status,
-                    const Ferry__Agent__V1__ListResponse *response, void *userdata) {
+static void on_cleared(int r, const ttrpc_status *status,
+                       const Ferry__Agent__V1__ClearFreeResponse *response, void *userdata) {
         maker *m = userdata;
 
         if (m->done)
@@ -203,8 +203,8 @@ static void on_list(int r, const ttrpc_status *status,
                 fail_errno(m, r, "the guest's agent does not answer");
 }
 
-/* List and not Info: that would have the kernel choose its boot id, which each copy is to choose
- * for itself. */
+/* The first call, and the only one: Info, for one, would have the kernel choose its boot id, which
+ * each copy is to choose for itself. */
 static void on_running(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         const ttrpc_call_options options = { .timeout_usec = BOOT_USEC };
         maker *m = userdata;
@@ -213,8 +213,8 @@ static void on_running(ferry_vm *v, int r, const ferry_error *error, void *userd
                 return;
         r = guest_link_new(m->event, m->place, &m->link);
         if (r == 0)
-                r = ferry_agent_v1_agent_list_start(guest_link_client(m->link), NULL, &options,
-                                                    on_list, m, NULL);
+                r = ferry_agent_v1_agent_clear_free_start(guest_link_client(m->link), NULL,
+                                                          &options, on_cleared, m, NULL);
         if (r < 0)
                 fail_errno(m, r, "ask the guest's agent");
 }
