@@ -69,7 +69,8 @@ static void tell_step(const sandbox_restore *r, const char *what) {
 static bool is_same_file(int a, int folder) {
         struct stat one, two;
 
-        return fstat(a, &one) == 0 && fstatat(folder, TEMPLATE_FILE, &two, AT_SYMLINK_NOFOLLOW) == 0 &&
+        return fstat(a, &one) == 0 &&
+               fstatat(folder, TEMPLATE_FILE, &two, AT_SYMLINK_NOFOLLOW) == 0 &&
                one.st_dev == two.st_dev && one.st_ino == two.st_ino;
 }
 
@@ -321,8 +322,8 @@ static int find(sandbox_restore *r, ferry_error *reterr) {
 }
 
 static int mark(const sandbox_restore *r, ferry_error *reterr) {
-        int fd = openat(sandbox_dir_fd(r->o.sb), MARK,
-                        O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        int fd = openat(sandbox_dir_fd(r->o.sb), MARK, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                        0600);
 
         if (fd < 0)
                 return ferry_error_set_errno(reterr, -errno, MARK);
@@ -380,15 +381,15 @@ static int choose(sandbox_restore *r, ferry_error *reterr) {
         int k;
 
         if (r->config->accelerator != VM_ACCELERATOR_TCG)
-                return vm_probe_start(sandbox_event(r->o.sb),
-                                      &(vm_probe_options){
-                                              .qemu = r->config->qemu,
-                                              .machine = r->config->machine,
-                                              .cpu = r->config->cpu,
-                                              .cache_path = r->o.probe_cache,
-                                              .user = vm_user_choose(
-                                                      0, 0, sandbox_state_dir(r->o.sb)) },
-                                      on_probed, r, &r->probe, reterr);
+                return vm_probe_start(
+                        sandbox_event(r->o.sb),
+                        &(vm_probe_options){
+                                .qemu = r->config->qemu,
+                                .machine = r->config->machine,
+                                .cpu = r->config->cpu,
+                                .cache_path = r->o.probe_cache,
+                                .user = vm_user_choose(0, 0, sandbox_state_dir(r->o.sb)) },
+                        on_probed, r, &r->probe, reterr);
         k = vm_probe_apply(NULL, r->config, reterr);
         if (k < 0)
                 return k;

@@ -19,9 +19,9 @@
 #include "vm/vm.h"
 
 /* The VM's folder, in the template's: there is one maker at a time. */
-#define PLACE       ".making"
-#define BOOT_USEC   (300 * USEC_PER_SEC)
-#define END_USEC    (10 * USEC_PER_SEC)
+#define PLACE     ".making"
+#define BOOT_USEC (300 * USEC_PER_SEC)
+#define END_USEC  (10 * USEC_PER_SEC)
 /* For what the guest does in the background once its agent is there: nobody would want to inherit
  * it half done. */
 #define SETTLE_USEC (300 * USEC_PER_MSEC)

@@ -179,8 +179,8 @@ static void test_one_moves(void **state) {
         connected_pair(pair);
         w.one.migration = VM_MIGRATION_NONE;
         assert_int_equal(CALL(&w.two, vm_migrate_in(w.two.vm, pair[1], on_done, &w.two)), 0);
-        assert_int_equal(
-                CALL(&w.one, vm_migrate_out(w.one.vm, pair[0], &options, on_done, &w.one)), 0);
+        assert_int_equal(CALL(&w.one, vm_migrate_out(w.one.vm, pair[0], &options, on_done, &w.one)),
+                         0);
         WAIT(w.event, w.one.migration == VM_MIGRATION_COMPLETED &&
                               w.two.migration == VM_MIGRATION_COMPLETED);
         do

@@ -191,9 +191,15 @@ static int read_made_up(const place *p, const template_head *like, const uint64_
 static void test_lies_are_refused(void **state) {
         const template_head good = { 3, 7, 1, 4096, BYTES, { 0 } };
         static const uint64_t bad[][2] = {
-                { BYTES, 4096 },        { BYTES - 4096, 8192 }, { 1, 4096 },
-                { UINT64_MAX, 4096 },   { 0, 0 },               { 0, 100 },
-                { UINT64_MAX - 4095, 4096 }, { 0, UINT64_MAX - 4095 }, { 4096, 8192 },
+                { BYTES, 4096 },
+                { BYTES - 4096, 8192 },
+                { 1, 4096 },
+                { UINT64_MAX, 4096 },
+                { 0, 0 },
+                { 0, 100 },
+                { UINT64_MAX - 4095, 4096 },
+                { 0, UINT64_MAX - 4095 },
+                { 4096, 8192 },
         };
         place p;
 
@@ -267,10 +273,11 @@ static void test_key(void **state) {
         static const char *const none[] = { ",\"disks\":[{\"path\":\"/dev/null\"}]",
                                             ",\"cmdline\":\"quiet ferry.ip=10.0.0.1/24\"",
                                             ",\"initrd\":\"/bin/no-such\"" };
-        static const char *const other[] = { ",\"memory_mb\":128", ",\"vcpus\":2",
-                                             ",\"cmdline\":\"quiet\"", ",\"scsi\":true",
-                                             ",\"network\":{}", ",\"machine\":\"pc-q35-8.0\"",
-                                             ",\"initrd\":\"/bin/true\"" };
+        static const char *const other[] = {
+                ",\"memory_mb\":128",       ",\"vcpus\":2",    ",\"cmdline\":\"quiet\"",
+                ",\"scsi\":true",           ",\"network\":{}", ",\"machine\":\"pc-q35-8.0\"",
+                ",\"initrd\":\"/bin/true\""
+        };
         char kernel[64], *key, *again;
 
         snprintf(kernel, sizeof(kernel), "/tmp/ferry-test-kernel-%d", (int)getpid());
@@ -301,8 +308,10 @@ static void test_key(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_there_and_back),   cmocka_unit_test(test_each_byte_counts),
-                cmocka_unit_test(test_lies_are_refused), cmocka_unit_test(test_only_ours),
+                cmocka_unit_test(test_there_and_back),
+                cmocka_unit_test(test_each_byte_counts),
+                cmocka_unit_test(test_lies_are_refused),
+                cmocka_unit_test(test_only_ours),
                 cmocka_unit_test(test_key),
         };
 
