@@ -342,7 +342,7 @@ static void on_clear_free(ttrpc_call *call, const Ferry__Agent__V1__ClearFreeReq
                           void *userdata) {
         Ferry__Agent__V1__ClearFreeResponse response = FERRY__AGENT__V1__CLEAR_FREE_RESPONSE__INIT;
         const agent_service *s = userdata;
-        int64_t n = s->processes->n > 0 ? -EBUSY : clear_free();
+        int64_t n = s->processes->n > 0 ? -EBUSY : clear_free(q->at_most);
 
         if (n < 0) {
                 service_fail_errno(call, (int)n, "clear memory");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "migration/sandbox.h"
+#include "migration/sandbox-internal.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -17,46 +17,9 @@
 
 #define QUIT_GRACE_USEC (5 * USEC_PER_SEC)
 #define CONFIG_FILE     "config.json"
-#define LISTENERS_MAX   4
-
-typedef struct pending {
-        sandbox_done done;
-        void *userdata;
-} pending;
 
 #define NETWORK_USEC            (2 * USEC_PER_SEC)
 #define NETWORK_ANNOUNCE_ROUNDS 5
-
-struct sandbox {
-        sd_event *event;
-        char id[SANDBOX_ID_MAX + 1];
-        bool own_network;
-        char *awaited_session; /* NULL: any */
-        char *state_dir, *bridge, *qemu, *disk_root, *probe_cache, *image_folder, *templates;
-        int dir_fd;
-
-        ferry_vm *vm;
-        sandbox_vm_state vm_state;
-        bool releasing;   /* its exit is what we asked for: the state becomes NONE */
-        bool guest_ended; /* the guest itself powered off */
-        char *exit_reason;
-        uint64_t running_since;
-        pending starting;         /* of boot, incoming or recover */
-        pending discarding;       /* waits for the exit */
-        sd_event_source *network; /* looks for the bridge that the guest runs without */
-        sandbox_restore *restore; /* of `starting` */
-        vm_config *wanted_template;
-        sd_event_source *discarded; /* calls `discarding` when there was nothing to wait for */
-
-        session *session;
-        prediction prediction;
-        struct {
-                void (*on_change)(void *userdata);
-                void *userdata;
-        } listeners[LISTENERS_MAX];
-        sandbox_guest guest;
-        void *guest_userdata;
-};
 
 bool sandbox_id_is_valid(const char *id) {
         size_t n = strlen(id);
@@ -150,51 +113,6 @@ void sandbox_remove_on_change(sandbox *sb, const void *userdata) {
         for (size_t i = 0; i < LISTENERS_MAX; i++)
                 if (sb->listeners[i].userdata == userdata)
                         sb->listeners[i].on_change = NULL;
-}
-
-void sandbox_set_guest(sandbox *sb, const sandbox_guest *guest, void *userdata) {
-        sb->guest = guest ? *guest : (sandbox_guest){ .carry = NULL };
-        sb->guest_userdata = userdata;
-}
-
-int sandbox_check_export(sandbox *sb, ferry_error *reterr) {
-        if (sb->vm && vm_disks_are_changing(sb->vm))
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
-                                       "a disk is being added or removed");
-        return sb->guest.check_export ? sb->guest.check_export(sb->guest_userdata, reterr) : 0;
-}
-
-int sandbox_describe_containers(sandbox *sb, uint8_t **ret, size_t *ret_n, ferry_error *reterr) {
-        *ret = NULL;
-        *ret_n = 0;
-        return sb->guest.describe ? sb->guest.describe(sb->guest_userdata, ret, ret_n, reterr) : 0;
-}
-
-int sandbox_take_containers(sandbox *sb, const vm_config *config, const uint8_t *data, size_t n,
-                            ferry_error *reterr) {
-        if (sb->guest.take)
-                return sb->guest.take(sb->guest_userdata, config, data, n, reterr);
-        if (n == 0)
-                return 0;
-        return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
-                               "nobody here knows what to do with the sandbox's containers");
-}
-
-int sandbox_check_prepare(sandbox *sb, ferry_error *reterr) {
-        return sb->guest.check_prepare ? sb->guest.check_prepare(sb->guest_userdata, reterr) : 0;
-}
-
-int sandbox_carry_guest(sandbox *sb, uint8_t **ret, size_t *ret_n) {
-        *ret = NULL;
-        *ret_n = 0;
-        return sb->guest.carry ? sb->guest.carry(sb->guest_userdata, ret, ret_n) : 0;
-}
-
-int sandbox_guest_arrives(sandbox *sb, const uint8_t *data, size_t n, ferry_error *reterr) {
-        if (sb->guest.arrive)
-                return sb->guest.arrive(sb->guest_userdata, data, n, reterr);
-        return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
-                               "nobody here knows what to do with the guest's programs");
 }
 
 const char *sandbox_image_folder(const sandbox *sb) {
@@ -451,20 +369,6 @@ sandbox_restore *sandbox_get_restore(const sandbox *sb) {
 
 const vm_config *sandbox_wanted_template(const sandbox *sb) {
         return sb->wanted_template;
-}
-
-static void on_renewed(int r, const ferry_error *error, void *userdata) {
-        sandbox *sb = userdata;
-
-        if (sb->restore)
-                sandbox_restore_on_renewed(sb->restore, r, error);
-}
-
-int sandbox_renew_guest(sandbox *sb, ferry_error *reterr) {
-        if (!sb->guest.renew)
-                return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
-                                       "nobody here talks to its guest");
-        return sb->guest.renew(sb->guest_userdata, on_renewed, sb, reterr);
 }
 
 static void on_restore_ready(ferry_vm *v, int r, const ferry_error *error, void *userdata) {

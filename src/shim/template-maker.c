@@ -26,6 +26,9 @@
  * it half done. */
 #define SETTLE_USEC (300 * USEC_PER_MSEC)
 #define ROOM        (64ULL << 20) /* beside the memory's size */
+/* What is cleared takes room in this host's memory meanwhile: a large guest's boot did not leave
+ * something everywhere. */
+#define CLEAR_MAX (512ULL << 20)
 
 typedef struct maker {
         sd_event *event;
@@ -206,15 +209,17 @@ static void on_cleared(int r, const ttrpc_status *status,
 /* The first call, and the only one: Info, for one, would have the kernel choose its boot id, which
  * each copy is to choose for itself. */
 static void on_running(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        Ferry__Agent__V1__ClearFreeRequest q = FERRY__AGENT__V1__CLEAR_FREE_REQUEST__INIT;
         const ttrpc_call_options options = { .timeout_usec = BOOT_USEC };
         maker *m = userdata;
 
         if (!went_well(m, r, error))
                 return;
+        q.at_most = CLEAR_MAX;
         r = guest_link_new(m->event, m->place, &m->link);
         if (r == 0)
-                r = ferry_agent_v1_agent_clear_free_start(guest_link_client(m->link), NULL,
-                                                          &options, on_cleared, m, NULL);
+                r = ferry_agent_v1_agent_clear_free_start(guest_link_client(m->link), &q, &options,
+                                                          on_cleared, m, NULL);
         if (r < 0)
                 fail_errno(m, r, "ask the guest's agent");
 }

@@ -320,6 +320,50 @@ def test_a_tenant_has_its_own(here, _):
     assert bad.returncode == 2 and "--namespace" in bad.stderr, bad
 
 
+def runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def serve(place, name, *more):
+    """A shim without a containerd."""
+    folder = os.path.join(place.folder, "bare", name)
+    os.makedirs(folder, 0o700, exist_ok=True)
+    log = open(os.path.join(folder, "shim.log"), "ab")  # pylint: disable=consider-using-with
+    return folder, subprocess.Popen([place.shim, "serve", "--state-dir", folder, "--id", name, *more],
+                                    stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def read(*path):
+    with open(os.path.join(*path), encoding="utf-8") as file:
+        return file.read()
+
+
+def test_a_shim_killed_in_between_leaves_no_guest(here, _):
+    """One that runs and has the template's random numbers still, say: the next shim ends it."""
+    with open(os.path.join(here.guest, "vm.json"), encoding="utf-8") as file:
+        config = here.write("bare.json", json.dumps({**json.load(file), "accelerator": "tcg"}))
+    above = os.path.join(here.folder, "templates-bare")
+    more = ("--config", config, "--template-dir", os.path.join(above, "t"))
+    subprocess.run([here.shim, "template", *more], check=True, stderr=subprocess.DEVNULL)
+    folder, shim = serve(here, "b1", *more)
+    host.wait_for("its QEMU", lambda: all(os.path.exists(os.path.join(folder, name))
+                                          for name in ("restoring", "qemu.json")))
+    pid = json.loads(read(folder, "qemu.json"))["pid"]
+    shim.kill()
+    shim.wait()
+    assert runs(pid) and FROM_TEMPLATE not in read(folder, "shim.log")
+    _, shim = serve(here, "b1", *more)
+    host.wait_for("another", lambda: FROM_TEMPLATE in read(folder, "shim.log"))
+    assert "not renewed yet" in read(folder, "shim.log") and not runs(pid)
+    assert not os.path.exists(os.path.join(folder, "restoring"))
+    ferry(here, "--root", os.path.dirname(folder), "stop", "b1")
+    assert shim.wait(host.LIMIT) == 0
+
+
 def test_it_moves_as_any_other(here, there):
     """There and back, with what it had."""
     kept = Kept.with_one(here)
