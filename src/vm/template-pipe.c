@@ -18,22 +18,6 @@ struct template_pipe {
         void *userdata;
 };
 
-static int new_pipe(int *ret_fd, template_pipe **ret) {
-        template_pipe *p = calloc(1, sizeof(*p));
-        int fds[2];
-
-        if (!p)
-                return -ENOMEM;
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
-                free(p);
-                return -errno;
-        }
-        p->fd = fds[0];
-        *ret_fd = fds[1];
-        *ret = p;
-        return 0;
-}
-
 template_pipe *template_pipe_free(template_pipe *p) {
         if (!p)
                 return NULL;
@@ -93,18 +77,21 @@ static int on_writable(sd_event_source *source, int fd, uint32_t revents, void *
         return 0;
 }
 
-int template_pipe_take(sd_event *event, template_taken taken, void *userdata, int *ret_fd,
-                       template_pipe **ret) {
-        _cleanup_(template_pipe_freep) template_pipe *p = NULL;
+static int new_pipe(sd_event *event, uint8_t *data_consume, size_t n, uint32_t events,
+                    sd_event_io_handler_t handler, int *ret_fd, template_pipe **ret) {
+        _cleanup_(freep) uint8_t *data = data_consume;
+        _cleanup_(template_pipe_freep) template_pipe *p = malloc(sizeof(*p));
         _cleanup_(closep) int fd = -EBADF;
-        int r;
+        int fds[2], r;
 
-        r = new_pipe(&fd, &p);
-        if (r < 0)
-                return r;
-        p->taken = taken;
-        p->userdata = userdata;
-        r = sd_event_add_io(event, &p->io, p->fd, EPOLLIN, on_readable, p);
+        if (!p)
+                return -ENOMEM;
+        *p = (template_pipe){ .fd = -EBADF, .data = TAKE_PTR(data), .n = n };
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+                return -errno;
+        p->fd = fds[0];
+        fd = fds[1];
+        r = sd_event_add_io(event, &p->io, p->fd, events, handler, p);
         if (r < 0)
                 return r;
         *ret_fd = TAKE_FD(fd);
@@ -112,24 +99,23 @@ int template_pipe_take(sd_event *event, template_taken taken, void *userdata, in
         return 0;
 }
 
+int template_pipe_take(sd_event *event, template_taken taken, void *userdata, int *ret_fd,
+                       template_pipe **ret) {
+        int r = new_pipe(event, NULL, 0, EPOLLIN, on_readable, ret_fd, ret);
+
+        if (r < 0)
+                return r;
+        (*ret)->taken = taken;
+        (*ret)->userdata = userdata;
+        return 0;
+}
+
 int template_pipe_give(sd_event *event, const void *data, size_t n, int *ret_fd,
                        template_pipe **ret) {
-        _cleanup_(template_pipe_freep) template_pipe *p = NULL;
-        _cleanup_(closep) int fd = -EBADF;
-        int r;
+        uint8_t *copy = malloc(n + 1);
 
-        r = new_pipe(&fd, &p);
-        if (r < 0)
-                return r;
-        p->data = malloc(n + 1);
-        if (!p->data)
+        if (!copy)
                 return -ENOMEM;
-        memcpy(p->data, data, n);
-        p->n = n;
-        r = sd_event_add_io(event, &p->io, p->fd, EPOLLOUT, on_writable, p);
-        if (r < 0)
-                return r;
-        *ret_fd = TAKE_FD(fd);
-        *ret = TAKE_PTR(p);
-        return 0;
+        memcpy(copy, data, n);
+        return new_pipe(event, copy, n, EPOLLOUT, on_writable, ret_fd, ret);
 }
