@@ -12,11 +12,11 @@ READY_LIMIT = 30  # seconds
 
 
 class Shim:
-    def __init__(self, build, folder, name, config=None):
+    def __init__(self, build, folder, name, config=None, more=()):
         self.folder = os.path.join(folder, name)
         os.mkdir(self.folder, 0o700)
         arguments = [os.path.join(build, "src/shim/containerd-shim-ferry-v2"), "serve",
-                     "--state-dir", self.folder, "--id", name]
+                     "--state-dir", self.folder, "--id", name, *more]
         if config is not None:
             path = os.path.join(folder, f"{name}.json")
             with open(path, "w", encoding="utf-8") as text:

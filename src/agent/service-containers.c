@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/cgroup.h"
+#include "agent/machine-id.h"
 #include "agent/service-internal.h"
 
 #define CONFIG_MAX  (2U << 20)
@@ -101,6 +102,7 @@ void service_create_container(ttrpc_call *call, const Ferry__Agent__V1__CreateCo
                                       "a configuration, and %u files at most", CONTAINER_FILES_MAX);
                 return;
         }
+        machine_id_make();
         files = files_of(q);
         if (!files) {
                 service_fail_errno(call, -ENOMEM, "container");

@@ -9,7 +9,9 @@
 
 #include "agent/announce.h"
 #include "agent/cgroup.h"
+#include "agent/clear-free.h"
 #include "agent/interface.h"
+#include "agent/machine-id.h"
 #include "agent/modules.h"
 #include "agent/service-internal.h"
 #include "base/clock.h"
@@ -98,6 +100,7 @@ static void on_start(ttrpc_call *call, const Ferry__Agent__V1__StartRequest *q, 
                                       ARGS_MAX, ARGS_MAX, GROUPS_MAX);
                 return;
         }
+        machine_id_make();
         if (q->container[0]) {
                 service_exec_in_container(s, call, q);
                 return;
@@ -335,6 +338,20 @@ static void on_moved(ttrpc_call *call, const Ferry__Agent__V1__MovedRequest *q, 
                 (void)ferry_agent_v1_agent_moved_reply(call, NULL);
 }
 
+static void on_clear_free(ttrpc_call *call, const Ferry__Agent__V1__ClearFreeRequest *q,
+                          void *userdata) {
+        Ferry__Agent__V1__ClearFreeResponse response = FERRY__AGENT__V1__CLEAR_FREE_RESPONSE__INIT;
+        const agent_service *s = userdata;
+        int64_t n = s->processes->n > 0 ? -EBUSY : clear_free(q->at_most);
+
+        if (n < 0) {
+                service_fail_errno(call, (int)n, "clear memory");
+                return;
+        }
+        response.bytes = (uint64_t)n;
+        (void)ferry_agent_v1_agent_clear_free_reply(call, &response);
+}
+
 int agent_service_new(ttrpc_server *server, container_table *containers, agent_service **ret) {
         static const ferry_agent_v1_agent_methods methods = {
                 .info = on_info,
@@ -346,6 +363,7 @@ int agent_service_new(ttrpc_server *server, container_table *containers, agent_s
                 .delete = on_delete,
                 .configure_network = on_configure_network,
                 .moved = on_moved,
+                .clear_free = on_clear_free,
                 .create_container = service_create_container,
                 .start_container = service_start_container,
                 .pause_container = service_pause_container,

@@ -17,6 +17,33 @@ void digest_sha256(const void *data, size_t n, uint8_t ret[DIGEST_SIZE]) {
         sha256_digest(&context, DIGEST_SIZE, ret);
 }
 
+struct digest_stream {
+        struct sha256_ctx context;
+};
+
+int digest_stream_new(digest_stream **ret) {
+        digest_stream *s = malloc(sizeof(*s));
+
+        if (!s)
+                return -ENOMEM;
+        sha256_init(&s->context);
+        *ret = s;
+        return 0;
+}
+
+void digest_stream_add(digest_stream *s, const void *data, size_t n) {
+        sha256_update(&s->context, n, data);
+}
+
+void digest_stream_end(digest_stream *s, uint8_t ret[DIGEST_SIZE]) {
+        sha256_digest(&s->context, DIGEST_SIZE, ret);
+}
+
+digest_stream *digest_stream_free(digest_stream *s) {
+        free(s);
+        return NULL;
+}
+
 int digest_file(int fd, const atomic_bool *stop, uint8_t ret[DIGEST_SIZE], uint64_t *ret_size) {
         _cleanup_(freep) uint8_t *buffer = malloc(1 << 18);
         struct sha256_ctx context;

@@ -23,6 +23,15 @@ void digest_sha256(const void *data, size_t n, uint8_t ret[DIGEST_SIZE]);
  * -ECANCELED when another thread has set `stop`. */
 int digest_file(int fd, const atomic_bool *stop, uint8_t ret[DIGEST_SIZE], uint64_t *ret_size);
 
+/* The same of what comes in pieces. */
+typedef struct digest_stream digest_stream;
+int digest_stream_new(digest_stream **ret);
+void digest_stream_add(digest_stream *s, const void *data, size_t n);
+/* Of all that was added; it begins anew. */
+void digest_stream_end(digest_stream *s, uint8_t ret[DIGEST_SIZE]);
+digest_stream *digest_stream_free(digest_stream *s);
+DEFINE_CLEANUP(digest_stream *, digest_stream_free)
+
 /* Over the parts, each preceded by its length (u64be): no two lists collide. */
 void digest_hmac(const uint8_t key[DIGEST_SIZE], const digest_part *parts, size_t n_parts,
                  uint8_t ret[DIGEST_SIZE]);

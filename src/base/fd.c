@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/fd.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -109,6 +110,35 @@ int file_replace(int dir_fd, const char *path, const void *data, size_t n, mode_
         if (r < 0)
                 (void)unlinkat(dir_fd, temp, 0);
         return r;
+}
+
+int folders_make(const char *path, mode_t mode) {
+        _cleanup_(freep) char *copy = strdup(path);
+
+        if (!copy)
+                return -ENOMEM;
+        for (char *slash = copy + 1; slash; slash = strchr(slash + 1, '/')) {
+                if (*slash != '/')
+                        continue;
+                *slash = '\0';
+                if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+                        return -errno;
+                *slash = '/';
+        }
+        return mkdir(copy, mode) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+void folder_empty(int dir_fd) {
+        int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *d = copy < 0 ? NULL : fdopendir(copy);
+        struct dirent *entry;
+
+        while (d && (entry = readdir(d)))
+                (void)unlinkat(dir_fd, entry->d_name, 0);
+        if (d)
+                closedir(d);
+        else
+                fd_close(copy);
 }
 
 ssize_t fd_send(int socket, const void *data, size_t n, const int *fds, size_t n_fds) {

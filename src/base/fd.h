@@ -21,6 +21,11 @@ int file_read(int dir_fd, const char *path, size_t max, char **ret, size_t *ret_
 /* Temp file, fsync when `sync`, rename: readers see the old or the new, never a part. */
 int file_replace(int dir_fd, const char *path, const void *data, size_t n, mode_t mode, bool sync);
 
+/* With those above it (0755). 0 too when it is there. */
+int folders_make(const char *path, mode_t mode);
+/* Removes the files in it, as far as that can be done; no folders. */
+void folder_empty(int dir_fd);
+
 /* One sendmsg: at least one byte must go along. Returns bytes sent or a negative errno
  * (-EAGAIN on a non-blocking socket). `fds` are borrowed. */
 ssize_t fd_send(int socket, const void *data, size_t n, const int *fds, size_t n_fds);

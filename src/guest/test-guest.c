@@ -10,6 +10,7 @@
 
 #include "guest/command.h"
 #include "guest/cpio.h"
+#include "guest/image.h"
 #include "guest/modules.h"
 #include "guest/tar.h"
 
@@ -366,13 +367,40 @@ static void test_command(void **state) {
         assert_null(none);
 }
 
+/* ---- parameters */
+
+/* None of them makes a guest easier to attack: no mitigation, randomisation, protection of code or
+ * module of security is turned off, no memory left as it was. What is added here is looked at for
+ * that first. noreplace-smp keeps locks that one CPU alone could do without. */
+static void test_parameters_weaken_nothing(void **state) {
+        static const char *const known[] = { "console=ttyS0", "quiet",          "panic=-1",
+                                             "noreplace-smp", "no_timer_check", "cryptomgr.notests",
+                                             "audit=0" };
+        char text[] = GUEST_IMAGE_CMDLINE;
+
+        for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
+                bool found = false;
+
+                for (size_t i = 0; i < ELEMENTS(known); i++)
+                        found |= strcmp(word, known[i]) == 0;
+                if (!found)
+                        fail_msg("%s", word);
+        }
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_cpio_bytes),   cmocka_unit_test(test_cpio_refuses),
-                cmocka_unit_test(test_tar_reads),    cmocka_unit_test(test_tar_refuses_damage),
-                cmocka_unit_test(test_module_info),  cmocka_unit_test(test_module_info_damaged),
-                cmocka_unit_test(test_module_order), cmocka_unit_test(test_module_loop),
-                cmocka_unit_test(test_module_names), cmocka_unit_test(test_command),
+                cmocka_unit_test(test_cpio_bytes),
+                cmocka_unit_test(test_cpio_refuses),
+                cmocka_unit_test(test_tar_reads),
+                cmocka_unit_test(test_tar_refuses_damage),
+                cmocka_unit_test(test_module_info),
+                cmocka_unit_test(test_module_info_damaged),
+                cmocka_unit_test(test_module_order),
+                cmocka_unit_test(test_module_loop),
+                cmocka_unit_test(test_module_names),
+                cmocka_unit_test(test_command),
+                cmocka_unit_test(test_parameters_weaken_nothing),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "migration/sandbox.h"
+#include "migration/sandbox-internal.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -11,51 +11,15 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "migration/sandbox-restore.h"
 #include "migration/session.h"
 #include "vm/record.h"
 
 #define QUIT_GRACE_USEC (5 * USEC_PER_SEC)
 #define CONFIG_FILE     "config.json"
-#define LISTENERS_MAX   4
-
-typedef struct pending {
-        sandbox_done done;
-        void *userdata;
-} pending;
 
 #define NETWORK_USEC            (2 * USEC_PER_SEC)
 #define NETWORK_ANNOUNCE_ROUNDS 5
-
-struct sandbox {
-        sd_event *event;
-        char id[SANDBOX_ID_MAX + 1];
-        bool own_network, may_postcopy;
-        char *awaited_session; /* NULL: any */
-        char *state_dir, *bridge, *qemu, *disk_root, *probe_cache, *image_folder;
-        int dir_fd;
-
-        ferry_vm *vm;
-        sandbox_vm_state vm_state;
-        bool releasing;   /* its exit is what we asked for: the state becomes NONE */
-        bool guest_ended; /* the guest itself powered off */
-        char *exit_reason;
-        uint64_t running_since;
-        mig_found found; /* of the QEMU that is attached */
-        sandbox_vm_state found_state;
-        pending starting;           /* of boot, incoming or recover */
-        pending discarding;         /* waits for the exit */
-        sd_event_source *network;   /* looks for the bridge that the guest runs without */
-        sd_event_source *discarded; /* calls `discarding` when there was nothing to wait for */
-
-        session *session;
-        prediction prediction;
-        struct {
-                void (*on_change)(void *userdata);
-                void *userdata;
-        } listeners[LISTENERS_MAX];
-        sandbox_guest guest;
-        void *guest_userdata;
-};
 
 bool sandbox_id_is_valid(const char *id) {
         size_t n = strlen(id);
@@ -97,7 +61,8 @@ int sandbox_new(sd_event *event, const sandbox_options *options, sandbox **ret,
             dup_text(options->bridge, &sb->bridge) < 0 || dup_text(options->qemu, &sb->qemu) < 0 ||
             dup_text(options->disk_root, &sb->disk_root) < 0 ||
             dup_text(options->probe_cache, &sb->probe_cache) < 0 ||
-            dup_text(options->image_folder, &sb->image_folder) < 0)
+            dup_text(options->image_folder, &sb->image_folder) < 0 ||
+            dup_text(options->templates, &sb->templates) < 0)
                 return ferry_error_set_errno(reterr, -ENOMEM, "sandbox");
         sb->dir_fd = open(options->state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (sb->dir_fd < 0)
@@ -115,6 +80,7 @@ sandbox *sandbox_free(sandbox *sb) {
                 return NULL;
         memset(sb->listeners, 0, sizeof(sb->listeners));
         sb->vm = vm_close(sb->vm); /* its last answers still find the session */
+        sb->restore = sandbox_restore_free(sb->restore);
         sb->session = session_free(sb->session);
         sd_event_source_disable_unref(sb->network);
         sd_event_source_disable_unref(sb->discarded);
@@ -126,6 +92,8 @@ sandbox *sandbox_free(sandbox *sb) {
         free(sb->disk_root);
         free(sb->probe_cache);
         free(sb->image_folder);
+        free(sb->templates);
+        vm_config_free(sb->wanted_template);
         free(sb->exit_reason);
         sd_event_unref(sb->event);
         free(sb);
@@ -145,51 +113,6 @@ void sandbox_remove_on_change(sandbox *sb, const void *userdata) {
         for (size_t i = 0; i < LISTENERS_MAX; i++)
                 if (sb->listeners[i].userdata == userdata)
                         sb->listeners[i].on_change = NULL;
-}
-
-void sandbox_set_guest(sandbox *sb, const sandbox_guest *guest, void *userdata) {
-        sb->guest = guest ? *guest : (sandbox_guest){ .carry = NULL };
-        sb->guest_userdata = userdata;
-}
-
-int sandbox_check_export(sandbox *sb, ferry_error *reterr) {
-        if (sb->vm && vm_disks_are_changing(sb->vm))
-                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
-                                       "a disk is being added or removed");
-        return sb->guest.check_export ? sb->guest.check_export(sb->guest_userdata, reterr) : 0;
-}
-
-int sandbox_describe_containers(sandbox *sb, uint8_t **ret, size_t *ret_n, ferry_error *reterr) {
-        *ret = NULL;
-        *ret_n = 0;
-        return sb->guest.describe ? sb->guest.describe(sb->guest_userdata, ret, ret_n, reterr) : 0;
-}
-
-int sandbox_take_containers(sandbox *sb, const vm_config *config, const uint8_t *data, size_t n,
-                            ferry_error *reterr) {
-        if (sb->guest.take)
-                return sb->guest.take(sb->guest_userdata, config, data, n, reterr);
-        if (n == 0)
-                return 0;
-        return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
-                               "nobody here knows what to do with the sandbox's containers");
-}
-
-int sandbox_check_prepare(sandbox *sb, ferry_error *reterr) {
-        return sb->guest.check_prepare ? sb->guest.check_prepare(sb->guest_userdata, reterr) : 0;
-}
-
-int sandbox_carry_guest(sandbox *sb, uint8_t **ret, size_t *ret_n) {
-        *ret = NULL;
-        *ret_n = 0;
-        return sb->guest.carry ? sb->guest.carry(sb->guest_userdata, ret, ret_n) : 0;
-}
-
-int sandbox_guest_arrives(sandbox *sb, const uint8_t *data, size_t n, ferry_error *reterr) {
-        if (sb->guest.arrive)
-                return sb->guest.arrive(sb->guest_userdata, data, n, reterr);
-        return ferry_error_set(reterr, FERRY_UNIMPLEMENTED, -EOPNOTSUPP,
-                               "nobody here knows what to do with the guest's programs");
 }
 
 const char *sandbox_image_folder(const sandbox *sb) {
@@ -235,6 +158,8 @@ static void finish(pending *p, int r, const ferry_error *error) {
 static void on_stop(ferry_vm *v, uint64_t usec, void *userdata) {
         sandbox *sb = userdata;
 
+        if (sb->restore)
+                return;
         session_vm_stopped(sb->session, usec);
         if (sb->vm_state == SANDBOX_VM_RUNNING)
                 set_vm_state(sb, SANDBOX_VM_PAUSED);
@@ -243,6 +168,8 @@ static void on_stop(ferry_vm *v, uint64_t usec, void *userdata) {
 static void on_resume(ferry_vm *v, uint64_t usec, void *userdata) {
         sandbox *sb = userdata;
 
+        if (sb->restore) /* it is nobody's guest yet */
+                return;
         session_vm_resumed(sb->session, usec);
         set_vm_state(sb, SANDBOX_VM_RUNNING);
 }
@@ -266,7 +193,10 @@ static void on_reset(ferry_vm *v, bool guest, void *userdata) {
 static void on_migration(ferry_vm *v, vm_migration_status status, uint64_t usec, void *userdata) {
         sandbox *sb = userdata;
 
-        session_vm_migration(sb->session, status, usec);
+        if (sb->restore)
+                sandbox_restore_on_migration(sb->restore, status);
+        else
+                session_vm_migration(sb->session, status, usec);
 }
 
 static void on_pass(ferry_vm *v, uint64_t pass, uint64_t usec, void *userdata) {
@@ -290,10 +220,21 @@ static void drop_vm(sandbox *sb) {
         set_vm_state(sb, SANDBOX_VM_NONE);
 }
 
+static void start_cancelled(sandbox *sb) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        ferry_error_set(&error, FERRY_CANCELLED, -ECANCELED, "cancelled");
+        finish(&sb->starting, -ECANCELED, &error);
+}
+
 static void on_exit_(ferry_vm *v, const char *reason, void *userdata) {
         sandbox *sb = userdata;
         bool expected = sb->discarding.done != NULL;
 
+        if (sb->restore) {
+                sandbox_restore_on_exit(sb->restore, reason);
+                return;
+        }
         if (expected)
                 log_info("QEMU has ended: %s", reason);
         else if (sb->guest_ended)
@@ -304,6 +245,7 @@ static void on_exit_(ferry_vm *v, const char *reason, void *userdata) {
         sb->exit_reason = strdup(sb->guest_ended ? "the guest powered off" : reason);
         if (expected) {
                 drop_vm(sb);
+                start_cancelled(sb);
                 finish(&sb->discarding, 0, NULL);
                 return;
         }
@@ -389,23 +331,116 @@ static void on_boot_ready(ferry_vm *v, int r, const ferry_error *error, void *us
         }
 }
 
-static int start_vm(sandbox *sb, const vm_config *config, vm_mode mode, vm_done ready,
-                    sandbox_done done, void *userdata, ferry_error *reterr) {
-        vm_options options;
-        int r;
-
+static int check_free(const sandbox *sb, ferry_error *reterr) {
         if (sb->vm || sb->starting.done)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "this sandbox has a VM already");
+        return 0;
+}
+
+static int launch_vm(sandbox *sb, const vm_config *config, vm_mode mode, vm_done ready,
+                     ferry_error *reterr) {
+        vm_options options;
+
         sb->guest_ended = false;
+        sandbox_restore_unmark(sb->dir_fd);
         vm_options_fill(sb, config, mode, &options);
-        r = vm_start(sb->event, &options, &handlers, ready, sb, &sb->vm, reterr);
+        return vm_start(sb->event, &options, &handlers, ready, sb, &sb->vm, reterr);
+}
+
+static int start_vm(sandbox *sb, const vm_config *config, vm_mode mode, vm_done ready,
+                    sandbox_done done, void *userdata, ferry_error *reterr) {
+        int r;
+
+        r = check_free(sb, reterr);
+        if (r == 0)
+                r = launch_vm(sb, config, mode, ready, reterr);
         if (r < 0)
                 return r;
         sb->starting = (pending){ done, userdata };
         set_vm_state(sb, SANDBOX_VM_STARTING);
         return 0;
 }
+
+/* ---- from a template ---- */
+
+sandbox_restore *sandbox_get_restore(const sandbox *sb) {
+        return sb->restore;
+}
+
+const vm_config *sandbox_wanted_template(const sandbox *sb) {
+        return sb->wanted_template;
+}
+
+static void on_restore_ready(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
+        sandbox *sb = userdata;
+
+        if (sb->restore)
+                sandbox_restore_on_ready(sb->restore, r, error);
+        else if (r < 0 && r != -ECANCELED)
+                start_failed(sb, r, error);
+}
+
+static int launch_restored(sandbox *sb, const vm_config *config, int memory_fd,
+                           ferry_error *reterr) {
+        vm_options options;
+
+        vm_options_fill(sb, config, VM_MODE_INCOMING, &options);
+        options.memory_fd = memory_fd;
+        return vm_start(sb->event, &options, &handlers, on_restore_ready, sb, &sb->vm, reterr);
+}
+
+static void drop_restored(sandbox *sb) {
+        sb->vm = vm_close(sb->vm);
+        sandbox_changed(sb);
+}
+
+static void on_restored(sandbox *sb, bool restored, bool wanted) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        _cleanup_(vm_config_freep) vm_config *config = sandbox_restore_take_config(sb->restore);
+        int r;
+
+        sb->restore = sandbox_restore_free(sb->restore);
+        if (restored) {
+                r = sandbox_save_config(sb);
+                if (r < 0)
+                        log_warning("write %s/" CONFIG_FILE ": %s", sb->state_dir, strerror(-r));
+                set_vm_state(sb, SANDBOX_VM_RUNNING);
+                finish(&sb->starting, 0, NULL);
+                return;
+        }
+        r = launch_vm(sb, config, VM_MODE_NORMAL, on_boot_ready, &error);
+        if (wanted)
+                sb->wanted_template = TAKE_PTR(config);
+        if (r < 0)
+                start_failed(sb, r, &error);
+}
+
+static int restore(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
+                   ferry_error *reterr) {
+        const sandbox_restore_options options = { .sb = sb,
+                                                  .config = config,
+                                                  .folder = sb->templates,
+                                                  .probe_cache = sb->probe_cache,
+                                                  .own_network = sb->own_network,
+                                                  .launch = launch_restored,
+                                                  .drop = drop_restored,
+                                                  .done = on_restored };
+        int r;
+
+        r = check_free(sb, reterr);
+        if (r == 0)
+                r = sandbox_restore_start(&options, &sb->restore, reterr);
+        if (r < 0)
+                return r;
+        sb->guest_ended = false;
+        sb->wanted_template = vm_config_free(sb->wanted_template);
+        sb->starting = (pending){ done, userdata };
+        set_vm_state(sb, SANDBOX_VM_STARTING);
+        return 0;
+}
+
+/* ---- */
 
 /* A guest that was handed over, or a copy that was given up, must not come to life again here. */
 static int check_boot(const sandbox *sb, ferry_error *reterr) {
@@ -443,6 +478,8 @@ int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *
                 if (r < 0 || !here->qemu)
                         return ferry_error_set_errno(reterr, -ENOMEM, "start");
         }
+        if (sb->templates)
+                return restore(sb, here ? here : config, done, userdata, reterr);
         return start_vm(sb, here ? here : config, VM_MODE_NORMAL, on_boot_ready, done, userdata,
                         reterr);
 }
@@ -530,11 +567,14 @@ static int on_discarded(sd_event_source *source, void *userdata) {
 }
 
 int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata) {
-        _cleanup_(ferry_error_donep) ferry_error cancelled = FERRY_ERROR_INIT;
         int r;
 
         if (sb->discarding.done)
                 return -EBUSY;
+        if (sb->restore) {
+                sb->restore = sandbox_restore_free(sb->restore);
+                sandbox_restore_unmark(sb->dir_fd);
+        }
         sb->discarding = (pending){ done, userdata };
         if (sb->vm && vm_is_alive(sb->vm) && vm_get_pid(sb->vm) > 0) {
                 r = vm_kill(sb->vm);
@@ -546,10 +586,11 @@ int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata) {
         }
         if (sb->vm) {
                 drop_vm(sb);
-                ferry_error_set(&cancelled, FERRY_CANCELLED, -ECANCELED, "cancelled");
-                finish(&sb->starting, -ECANCELED, &cancelled);
-        } else
+                start_cancelled(sb);
+        } else {
                 set_vm_state(sb, SANDBOX_VM_NONE);
+                start_cancelled(sb);
+        }
         r = sd_event_add_defer(sb->event, &sb->discarded, on_discarded, sb);
         if (r < 0)
                 sb->discarding = (pending){ .done = NULL };
@@ -679,7 +720,10 @@ int sandbox_recover(sandbox *sb, sandbox_done done, void *userdata, ferry_error 
                 path = NULL;
                 return ferry_error_set_errno(reterr, -ENOMEM, "recover");
         }
-        if (access(path, F_OK) < 0 && errno == ENOENT) {
+        if (sandbox_restore_clear(sb->dir_fd)) {
+                log_warning("ended a guest that was not renewed yet when the last shim died");
+                r = -ESRCH;
+        } else if (access(path, F_OK) < 0 && errno == ENOENT) {
                 if (vm_record_kill_incoming(sb->dir_fd) == 0)
                         log_warning("ended a QEMU that was not ready when the last shim died");
                 r = -ESRCH;

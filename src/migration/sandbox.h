@@ -15,6 +15,7 @@
 
 typedef struct sandbox sandbox;
 typedef struct session session;
+typedef struct sandbox_restore sandbox_restore;
 
 #define SANDBOX_ID_MAX 41U
 
@@ -36,6 +37,7 @@ typedef struct sandbox_options {
         const char *probe_cache;  /* NULL: none */
         const char *image_folder; /* of disks that were packed for containers; NULL: none */
         bool own_network;         /* QEMU gets a network namespace of its own (vm.h) */
+        const char *templates; /* folder of a template to start from (vm/template.h); NULL: none */
 } sandbox_options;
 
 /* r: 0 or negative with `error`, borrowed. */
@@ -72,6 +74,9 @@ typedef struct sandbox_guest {
         int (*carry)(void *userdata, uint8_t **ret, size_t *ret_n);
         /* The source's, at the destination, before that one owns the guest. */
         int (*arrive)(void *userdata, const uint8_t *data, size_t n, ferry_error *reterr);
+        /* The guest is the copy of a template, and runs, but not for anybody yet: it gets random
+         * numbers and a clock of its own. `done` comes once, later. */
+        int (*renew)(void *userdata, sandbox_done done, void *done_userdata, ferry_error *reterr);
 } sandbox_guest;
 
 /* NULL: nobody. `guest` is copied. */
@@ -85,9 +90,13 @@ int sandbox_check_prepare(sandbox *sb, ferry_error *reterr);
 int sandbox_carry_guest(sandbox *sb, uint8_t **ret, size_t *ret_n);
 int sandbox_guest_arrives(sandbox *sb, const uint8_t *data, size_t n, ferry_error *reterr);
 
-/* Boots a VM. `done` comes when the guest runs. Refused (-EBUSY) when there is one. */
+/* Boots a VM, or starts it from a template. `done` comes when the guest runs. Refused (-EBUSY) when
+ * there is one. */
 int sandbox_boot(sandbox *sb, const vm_config *config, sandbox_done done, void *userdata,
                  ferry_error *reterr);
+
+/* What to make a template of: the last boot was one because none fitted. NULL: nothing. */
+const vm_config *sandbox_wanted_template(const sandbox *sb);
 
 /* After a restart of the shim: finds the VM again and settles or keeps the session that the
  * journal has open. -ESRCH: nothing to find. */
@@ -142,6 +151,12 @@ int sandbox_release_vm(sandbox *sb, sandbox_done done, void *userdata);
 /* The guest runs without its bridge: puts its tap there once it can be done. */
 void sandbox_await_network(sandbox *sb);
 void sandbox_changed(sandbox *sb);
+
+/* ---- for sandbox-restore.c ---- */
+
+sandbox_restore *sandbox_get_restore(const sandbox *sb); /* NULL: none is under way */
+/* The answer goes to sandbox_restore_on_renewed(). */
+int sandbox_renew_guest(sandbox *sb, ferry_error *reterr);
 
 /* ---- for sandbox-disks.c and sandbox-images.c ---- */
 

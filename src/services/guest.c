@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "guestlink/landing.h"
+#include "guestlink/renew.h"
 #include "migration/session.h"
 
 #define GENERATION_SIZE 32
@@ -17,6 +18,7 @@ struct guest_access {
         bool told;                 /* that it has moved here */
         bool begun;                /* before that, no VM does not mean that its programs are gone */
         guest_processes *programs; /* NULL: none were started, and none are left from before */
+        pid_t vm_pid;              /* whose they are */
         sandbox_guest containers;  /* none: zero */
         void *containers_userdata;
 };
@@ -40,6 +42,7 @@ static int open_programs(guest_access *s, ferry_error *reterr) {
         if (s->programs)
                 return 0;
         get_generation(s, generation);
+        s->vm_pid = vm_get_pid(sandbox_vm(s->sb));
         return guest_processes_new(s->event, sandbox_state_dir(s->sb), generation, &s->programs,
                                    reterr);
 }
@@ -72,6 +75,12 @@ static void prepare_landing(const guest_access *s) {
                 log_warning(GUEST_LANDING_FILE ": %s", strerror(-r));
 }
 
+static bool is_theirs(const guest_access *s) {
+        const ferry_vm *v = sandbox_vm(s->sb);
+
+        return v && vm_get_pid(v) == s->vm_pid;
+}
+
 /* The VM has come or gone. */
 static void look(guest_access *s) {
         sandbox_vm_state state = sandbox_get_vm_state(s->sb);
@@ -82,6 +91,9 @@ static void look(guest_access *s) {
                 s->programs = guest_processes_free(s->programs);
                 s->carried = s->told = false;
                 guest_processes_forget(sandbox_dir_fd(s->sb));
+        } else if (state == SANDBOX_VM_STARTING && s->programs && !is_theirs(s)) {
+                /* of a copy of a template that was no good */
+                s->programs = guest_processes_free(s->programs);
         } else if (state == SANDBOX_VM_INCOMING)
                 prepare_landing(s);
         else if (state == SANDBOX_VM_RUNNING && has_guest(s))
@@ -166,6 +178,19 @@ static int arrive(void *userdata, const uint8_t *data, size_t n, ferry_error *re
         return guest_processes_arrive(sandbox_dir_fd(s->sb), generation, data, n, reterr);
 }
 
+/* Before has_guest(): nobody else is to find it. */
+static int renew(void *userdata, sandbox_done done, void *done_userdata, ferry_error *reterr) {
+        guest_access *s = userdata;
+        int r;
+
+        r = open_programs(s, reterr);
+        if (r == 0)
+                r = guest_renew(s->programs, done, done_userdata, reterr);
+        if (r == 0)
+                s->told = true; /* as one that has moved here would be */
+        return r;
+}
+
 int guest_access_open(guest_access *s, guest_processes **ret, ferry_error *reterr) {
         ferry_vm *v = sandbox_vm(s->sb);
         int r;
@@ -204,7 +229,8 @@ int guest_access_new(sd_event *event, sandbox *sb, guest_access **ret) {
                                              .take = take,
                                              .check_prepare = check_prepare,
                                              .carry = carry,
-                                             .arrive = arrive };
+                                             .arrive = arrive,
+                                             .renew = renew };
         _cleanup_(guest_access_freep) guest_access *s = calloc(1, sizeof(*s));
         int r;
 

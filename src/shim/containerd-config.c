@@ -10,11 +10,12 @@
 #include "rootfs/layer.h"
 #include "vm/vm-config.h"
 
-#define FILE_NAME     "/etc/ferry/containerd.json"
-#define FILE_MAX      65536U
-#define IMAGE_DEFAULT "/var/lib/ferry/guest"
-#define ROOT_DEFAULT  "/run/ferry-containerd"
-#define CACHE_DEFAULT "/var/cache/ferry/roots"
+#define FILE_NAME        "/etc/ferry/containerd.json"
+#define FILE_MAX         65536U
+#define IMAGE_DEFAULT    "/var/lib/ferry/guest"
+#define ROOT_DEFAULT     "/run/ferry-containerd"
+#define CACHE_DEFAULT    "/var/cache/ferry/roots"
+#define TEMPLATE_DEFAULT "/var/cache/ferry/templates"
 
 static int set_text(const json_t *json, const char *key, const char *otherwise, bool is_path,
                     char **ret, ferry_error *reterr) {
@@ -43,9 +44,20 @@ static int set_number(const json_t *json, const char *key, json_int_t min, json_
         return 0;
 }
 
+static int set_switch(const json_t *json, const char *key, bool *ret, ferry_error *reterr) {
+        const json_t *value = json_object_get(json, key);
+
+        if (value && !json_is_boolean(value))
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "%s: %s: want true or false", FILE_NAME, key);
+        *ret = json_is_true(value);
+        return 0;
+}
+
 static int check_keys(json_t *json, ferry_error *reterr) {
         static const char *const known[] = { "image",    "root",        "cache_dir", "disk_root",
-                                             "layer_mb", "accelerator", "memory_mb", "vcpus" };
+                                             "layer_mb", "accelerator", "memory_mb", "vcpus",
+                                             "template", "template_dir" };
         const char *key;
         json_t *value;
 
@@ -110,6 +122,11 @@ int containerd_config_read(containerd_config **ret, ferry_error *reterr) {
                 r = set_number(json, "memory_mb", 1, VM_CONFIG_MEMORY_MAX, &c->memory_mb, reterr);
         if (r == 0)
                 r = set_number(json, "vcpus", 1, VM_CONFIG_VCPUS_MAX, &c->vcpus, reterr);
+        if (r == 0)
+                r = set_switch(json, "template", &c->template, reterr);
+        if (r == 0)
+                r = set_text(json, "template_dir", TEMPLATE_DEFAULT, true, &c->template_dir,
+                             reterr);
         json_decref(json);
         if (r < 0) {
                 containerd_config_free(c);
@@ -164,6 +181,12 @@ int containerd_config_vm(const containerd_config *c, char **ret, ferry_error *re
         return 0;
 }
 
+char *containerd_config_templates(const containerd_config *c, const char *namespace) {
+        char *path;
+
+        return asprintf(&path, "%s/%s", c->template_dir, namespace) < 0 ? NULL : path;
+}
+
 containerd_config *containerd_config_free(containerd_config *c) {
         if (!c)
                 return NULL;
@@ -172,6 +195,7 @@ containerd_config *containerd_config_free(containerd_config *c) {
         free(c->cache_dir);
         free(c->disk_root);
         free(c->accelerator);
+        free(c->template_dir);
         free(c);
         return NULL;
 }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -67,21 +66,6 @@ static void kill_vm(int folder) {
         (void)poll(&end, 1, 2000);
 }
 
-/* Only files, and only ours: nobody else has a place of such a name. */
-static void remove_place(const containerd_request *q, int folder) {
-        int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        DIR *d = copy < 0 ? NULL : fdopendir(copy);
-        struct dirent *entry;
-
-        while (d && (entry = readdir(d)))
-                (void)unlinkat(folder, entry->d_name, 0);
-        if (d)
-                closedir(d);
-        else
-                fd_close(copy);
-        (void)rmdir(q->state_dir);
-}
-
 static void clear_away(const containerd_request *q) {
         _cleanup_(closep) int folder =
                 open(q->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -113,7 +97,8 @@ static void clear_away(const containerd_request *q) {
                 sandbox_remove_images(q->config->disk_root, q->state_dir);
         nic_clear(folder);
         place_forget(q->state_dir);
-        remove_place(q, folder);
+        folder_empty(folder); /* nobody else has a place of such a name */
+        (void)rmdir(q->state_dir);
 }
 
 static int say_deleted(ferry_error *reterr) {

@@ -17,6 +17,7 @@ typedef struct containerd_request {
         char sandbox[SANDBOX_ID_MAX + 1];
         char *state_dir;
         char layer_mb[16];
+        char *templates; /* NULL: none are used */
         containerd_config *config;
 } containerd_request;
 

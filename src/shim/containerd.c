@@ -26,6 +26,7 @@ static void request_done(containerd_request *q) {
         free(q->state_dir);
         free(q->pod);
         free(q->came_with);
+        free(q->templates);
         containerd_config_free(q->config);
 }
 
@@ -143,22 +144,6 @@ static int find_place(containerd_request *q, ferry_error *reterr) {
 
 /* ---- start ---- */
 
-static int make_folders(const char *path, mode_t mode) {
-        _cleanup_(freep) char *copy = strdup(path);
-
-        if (!copy)
-                return -ENOMEM;
-        for (char *slash = copy + 1; slash; slash = strchr(slash + 1, '/')) {
-                if (*slash != '/')
-                        continue;
-                *slash = '\0';
-                if (mkdir(copy, 0755) < 0 && errno != EEXIST)
-                        return -errno;
-                *slash = '/';
-        }
-        return mkdir(copy, mode) < 0 && errno != EEXIST ? -errno : 0;
-}
-
 static int make_place(const containerd_request *q, char **ret_config, ferry_error *reterr) {
         _cleanup_(freep) char *text = NULL, *lock = NULL, *config = NULL;
         int r, fd;
@@ -166,7 +151,7 @@ static int make_place(const containerd_request *q, char **ret_config, ferry_erro
         r = containerd_config_vm(q->config, &text, reterr);
         if (r < 0)
                 return r;
-        r = make_folders(q->config->root, 0700);
+        r = folders_make(q->config->root, 0700);
         if (r == 0)
                 r = mkdir(q->state_dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
         if (r < 0)
@@ -228,6 +213,10 @@ static size_t fill_argv(containerd_request *q, const char *config, const char *c
                 snprintf(q->layer_mb, sizeof(q->layer_mb), "%u", q->config->layer_mb);
                 argv[n++] = "--layer-mb";
                 argv[n++] = q->layer_mb;
+        }
+        if (q->templates) {
+                argv[n++] = "--template-dir";
+                argv[n++] = q->templates;
         }
         if (events && events[0]) {
                 argv[n++] = "--events";
@@ -344,6 +333,11 @@ static int start(containerd_request *q, ferry_error *reterr) {
         if (asprintf(&cache, "%s/.probe", q->config->root) < 0) {
                 cache = NULL;
                 return ferry_error_set_errno(reterr, -ENOMEM, "start");
+        }
+        if (q->config->template) {
+                q->templates = containerd_config_templates(q->config, q->namespace);
+                if (!q->templates)
+                        return ferry_error_set_errno(reterr, -ENOMEM, "start");
         }
         (void)fill_argv(q, config, cache, argv);
         r = launch(q, argv, &ready, reterr);

@@ -5,6 +5,7 @@
 #include "shim/containerd.h"
 #include "shim/options.h"
 #include "shim/shim.h"
+#include "shim/template-maker.h"
 
 int main(int argc, char **argv) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
@@ -27,5 +28,7 @@ int main(int argc, char **argv) {
                 return 1;
         }
         ferry_log_init(STDERR_FILENO, options.log_level);
+        if (options.verb == SHIM_TEMPLATE)
+                return template_maker_run(&options, &error) < 0;
         return shim_serve(&options, &error) < 0;
 }

@@ -10,6 +10,8 @@
 const char shim_help[] =
         "usage: containerd-shim-ferry-v2 serve --state-dir DIR --id NAME [options]\n"
         "       containerd-shim-ferry-v2 check --state-dir DIR [options]\n"
+        "       containerd-shim-ferry-v2 template --config FILE --template-dir DIR | --namespace "
+        "NAME\n"
         "\n"
         "Serves one sandbox in the foreground: its QEMU, and on DIR/shim.sock the ttrpc services\n"
         "Migration and ferry.shim.v1.Shim. `ferry run` and `ferry migrate` start it for you.\n"
@@ -29,12 +31,20 @@ const char shim_help[] =
         "  --cache-dir DIR     where their packed roots are kept\n"
         "  --layer-mb N        they write to sparse disks of N MiB (default 10240) below\n"
         "                      --disk-root; without that to memory\n"
+        "  --template-dir DIR  start it from the template in this folder of root's alone; the "
+        "first "
+        "time\n"
+        "                      it boots, and one is made for the next\n"
         "  --containerd SOCKET containerd's own socket, for who asks whose they are\n"
         "  --ready-fd N        write \"ready\\n\" to this descriptor once the sockets listen\n"
         "  --log-level LEVEL   error, warning, info (default) or debug\n"
         "\n"
         "`check` says, as JSON, what speaks against taking the sandbox whose exported state is on\n"
         "standard input; DIR is the folder that its directory would be made in.\n"
+        "\n"
+        "`template` makes a template now, of that VM, or of the one that containers of "
+        "containerd's\n"
+        "namespace NAME get (/etc/ferry/containerd.json).\n"
         "\n"
         "Called by containerd (-namespace NAME -address SOCKET -id ID start|delete) it puts a shim "
         "for a\n"
@@ -57,6 +67,7 @@ enum {
         OPT_CACHE_DIR,
         OPT_CONTAINERD,
         OPT_LAYER_MB,
+        OPT_TEMPLATE_DIR,
         OPT_READY_FD,
         OPT_LOG_LEVEL,
 };
@@ -75,6 +86,7 @@ static const struct option long_options[] = {
         { "cache-dir", required_argument, NULL, OPT_CACHE_DIR },
         { "containerd", required_argument, NULL, OPT_CONTAINERD },
         { "layer-mb", required_argument, NULL, OPT_LAYER_MB },
+        { "template-dir", required_argument, NULL, OPT_TEMPLATE_DIR },
         { "ready-fd", required_argument, NULL, OPT_READY_FD },
         { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
         { "help", no_argument, NULL, 'h' },
@@ -153,6 +165,9 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
                 if (parse_layer(value, &o->layer_mb) < 0)
                         return usage(reterr, "--layer-mb is no number of MiB for a disk");
                 break;
+        case OPT_TEMPLATE_DIR:
+                o->template_dir = value;
+                break;
         case OPT_READY_FD:
                 if (parse_fd(value, &o->ready_fd) < 0)
                         return usage(reterr, "--ready-fd is not an open descriptor");
@@ -173,6 +188,32 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
         return 0;
 }
 
+static int check_template(const shim_options *o, ferry_error *reterr) {
+        if (o->config ? !o->template_dir : !o->namespace)
+                return usage(reterr, "--config and --template-dir are needed, or --namespace");
+        return 0;
+}
+
+static int check_place(const shim_options *o, ferry_error *reterr) {
+        if (!o->state_dir || (o->verb == SHIM_SERVE && !o->id))
+                return usage(reterr, "--state-dir and --id are needed");
+        if (o->namespace && (!o->cache_dir || o->cache_dir[0] != '/'))
+                return usage(reterr, "--namespace needs --cache-dir, an absolute path");
+        if (o->state_dir[0] != '/')
+                return usage(reterr, "--state-dir is not an absolute path");
+        return 0;
+}
+
+static int choose_verb(const char *word, shim_options *o, ferry_error *reterr) {
+        if (strcmp(word, "check") == 0)
+                o->verb = SHIM_CHECK;
+        else if (strcmp(word, "template") == 0)
+                o->verb = SHIM_TEMPLATE;
+        else if (strcmp(word, "serve") != 0)
+                return usage(reterr, "say `serve`, `check` or `template`");
+        return o->verb == SHIM_TEMPLATE ? check_template(o, reterr) : check_place(o, reterr);
+}
+
 int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *reterr) {
         shim_options o = { .ready_fd = -EBADF,
                            .layer_mb = LAYER_MB_DEFAULT,
@@ -186,16 +227,9 @@ int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *re
                         return r;
         }
         if (o.verb == SHIM_SERVE) {
-                if (optind + 1 == argc && strcmp(argv[optind], "check") == 0)
-                        o.verb = SHIM_CHECK;
-                else if (optind + 1 != argc || strcmp(argv[optind], "serve") != 0)
-                        return usage(reterr, "say `serve` or `check`");
-                if (!o.state_dir || (o.verb == SHIM_SERVE && !o.id))
-                        return usage(reterr, "--state-dir and --id are needed");
-                if (o.namespace && (!o.cache_dir || o.cache_dir[0] != '/'))
-                        return usage(reterr, "--namespace needs --cache-dir, an absolute path");
-                if (o.state_dir[0] != '/')
-                        return usage(reterr, "--state-dir is not an absolute path");
+                r = choose_verb(optind + 1 == argc ? argv[optind] : "", &o, reterr);
+                if (r < 0)
+                        return r;
         }
         *ret = o;
         return 0;

@@ -12,6 +12,7 @@
 typedef enum shim_verb {
         SHIM_SERVE,
         SHIM_CHECK,
+        SHIM_TEMPLATE,
         SHIM_HELP,
         SHIM_VERSION,
 } shim_verb;
@@ -26,12 +27,13 @@ typedef struct shim_options {
         const char *qemu;
         const char *disk_root;
         const char *probe_cache;
-        const char *namespace;  /* of containerd; NULL: not under containerd */
-        const char *events;     /* its ttrpc socket */
-        const char *containerd; /* its gRPC socket */
-        const char *cache_dir;  /* for its containers' roots */
-        uint32_t layer_mb;      /* of the disks that they write to, below disk_root */
-        int ready_fd;           /* -EBADF: none */
+        const char *namespace;    /* of containerd; NULL: not under containerd */
+        const char *events;       /* its ttrpc socket */
+        const char *containerd;   /* its gRPC socket */
+        const char *cache_dir;    /* for its containers' roots */
+        const char *template_dir; /* NULL: VMs boot */
+        uint32_t layer_mb;        /* of the disks that they write to, below disk_root */
+        int ready_fd;             /* -EBADF: none */
         ferry_log_level log_level;
 } shim_options;
 

@@ -20,6 +20,7 @@
 #include "services/sandbox-service.h"
 #include "services/shim-service.h"
 #include "services/task-service.h"
+#include "shim/template-maker.h"
 #include "ttrpc/ttrpc-sd-event.h"
 
 #define RETIRE_USEC (20 * USEC_PER_SEC)
@@ -170,12 +171,23 @@ static void fail(shim *s, const char *what, const ferry_error *error) {
         end(s);
 }
 
+/* For those to come: this one has booted because there was none. */
+static void make_template(shim *s) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        const vm_config *config = sandbox_wanted_template(s->sandbox);
+
+        if (config && template_maker_start(s->event, config, s->options->template_dir,
+                                           s->options->probe_cache, &error) < 0)
+                log_warning("%s", ferry_error_message(&error));
+}
+
 static void on_booted(int r, const ferry_error *error, void *userdata) {
         shim *s = userdata;
 
-        if (r == 0)
+        if (r == 0) {
                 log_info("the VM runs");
-        else if (s->options->pod) /* StartSandbox is told, and ShutdownSandbox is the end */
+                make_template(s);
+        } else if (s->options->pod) /* StartSandbox is told, and ShutdownSandbox is the end */
                 log_error("the VM did not start: %s", ferry_error_message(error));
         else
                 fail(s, "the VM did not start", error);
@@ -331,6 +343,7 @@ static int start(shim *s, ferry_error *reterr) {
                 .image_folder = s->options->cache_dir,
                 /* where containerd's client puts a network (`ctr run --cni`) it is the guest's */
                 .own_network = s->options->namespace != NULL,
+                .templates = s->options->template_dir,
         };
         int r;
 

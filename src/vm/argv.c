@@ -82,7 +82,8 @@ static void add_machine(builder *b, const vm_argv_input *in) {
          * destination still takes page faults, and the guest waits for them in the blackout. */
         add(b, "memory-backend-file,id=ram0,size=%" PRIu64 "k,mem-path=/proc/self/fd/%d,share=on%s",
             vm_config_memory_bytes(config) >> 10, in->memory_fd,
-            in->mode == VM_MODE_INCOMING ? ",prealloc=on,prealloc-threads=4" : "");
+            in->mode == VM_MODE_INCOMING && !in->memory_is_given ? ",prealloc=on,prealloc-threads=4"
+                                                                 : "");
 }
 
 static void add_confinement(builder *b) {

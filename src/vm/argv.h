@@ -17,6 +17,7 @@ typedef struct vm_argv_input {
         vm_mode mode;
         const char *name; /* for people, NULL or [A-Za-z0-9._-]+ */
         int memory_fd;
+        bool memory_is_given;       /* it has its content already */
         int qmp_fd;                 /* listening */
         int console_fd;             /* listening */
         int console_log_fd;         /* opened O_WRONLY | O_APPEND */

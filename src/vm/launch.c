@@ -60,7 +60,10 @@ static int open_memory(launch *l, ferry_error *reterr) {
         ferry_vm *vm = l->vm;
         int fd, r;
 
-        r = memory_create(vm_config_memory_bytes(vm->config), &vm->memory_fd, reterr);
+        l->input.memory_is_given = vm->memory_is_given;
+        r = vm->memory_is_given
+                    ? 0
+                    : memory_create(vm_config_memory_bytes(vm->config), &vm->memory_fd, reterr);
         if (r < 0)
                 return r;
         fd = fcntl(vm->memory_fd, F_DUPFD_CLOEXEC, 3);
@@ -226,6 +229,7 @@ static int spawn(launch *l, ferry_error *reterr) {
                                           .uffd_library = l->uffd_library,
                                           .uffd_device = l->uffd_device,
                                           .own_network = vm->own_network,
+                                          .ends_with_us = vm->ends_with_us,
                                           .before_exec = write_record,
                                           .userdata = l },
                         &vm->pid, &vm->pidfd, reterr);

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "vm/record.h"
 #include "vm/spawn.h"
 
@@ -87,6 +88,21 @@ static void kill_guest(vm_probe *probe) {
         }
         probe->pid = 0;
         probe->pidfd = fd_close(probe->pidfd);
+}
+
+int vm_probe_apply(const vm_probe_result *result, vm_config *config, ferry_error *reterr) {
+        bool works = result && result->works;
+
+        if (result && !works && config->accelerator == VM_ACCELERATOR_KVM)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EOPNOTSUPP,
+                                       "KVM does not run guests here: %s", result->reason);
+        if (result && !works)
+                log_debug("no KVM: %s", result->reason);
+        config->accelerator = works ? VM_ACCELERATOR_KVM : VM_ACCELERATOR_TCG;
+        if (config->cpu)
+                return 0;
+        config->cpu = strdup(works ? result->cpu : VM_CONFIG_CPU_TCG);
+        return config->cpu ? 0 : ferry_error_set_errno(reterr, -ENOMEM, "CPU model");
 }
 
 vm_probe *vm_probe_free(vm_probe *probe) {

@@ -38,6 +38,9 @@ typedef void (*vm_probe_done)(const vm_probe_result *result, void *userdata);
 /* Negative: could not ask (no such QEMU); `done` is not called. */
 int vm_probe_start(sd_event *event, const vm_probe_options *options, vm_probe_done done,
                    void *userdata, vm_probe **ret, ferry_error *reterr);
+/* What a configuration becomes by it: accelerator and CPU are chosen. NULL: it says TCG, and nobody
+ * was asked. FailedPrecondition: it says KVM, and that does not work. */
+int vm_probe_apply(const vm_probe_result *result, vm_config *config, ferry_error *reterr);
 /* Kills a probe guest under way. Legal from `done`. Returns NULL. */
 vm_probe *vm_probe_free(vm_probe *probe);
 

@@ -151,7 +151,9 @@ int try_start(side *s, const vm_config *config, vm_mode mode, const char *bridge
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
         _cleanup_(vm_config_freep) vm_config *own = NULL;
         const char *other = getenv("FERRY_QEMU_INCOMING");
-        vm_options options = { .state_dir = s->dir, .mode = mode, .bridge = bridge };
+        vm_options options = {
+                .state_dir = s->dir, .mode = mode, .bridge = bridge, .memory_fd = s->memory_fd
+        };
         int r;
 
         assert_int_equal(vm_config_dup(config, &own), 0);

@@ -38,6 +38,7 @@ typedef struct side {
         vm_migration_info info;
         char state[32];
         bool running;
+        int memory_fd; /* for the start: vm_options.memory_fd */
 } side;
 
 extern const vm_handlers side_handlers;

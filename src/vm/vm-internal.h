@@ -53,7 +53,8 @@ struct ferry_vm {
         int dir_fd;
         vm_mode mode;
         char bridge[TAP_NAME_SIZE];
-        bool own_network;
+        bool own_network, ends_with_us;
+        bool memory_is_given; /* memory_fd is the caller's memory */
         bool receives_postcopy;
         char *probe_cache;
         vm_user user;

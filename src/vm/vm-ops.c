@@ -515,6 +515,16 @@ int vm_recover_out(ferry_vm *vm, int fd_consume, vm_done done, void *userdata) {
                       json_pack("{s:s, s:b}", "uri", "fd:" FD_NAME, "resume", 1), done, userdata);
 }
 
+int vm_set_memory_apart(ferry_vm *vm, bool apart, vm_done done, void *userdata) {
+        vm_op *op = op_new(vm, done, userdata);
+
+        if (!op)
+                return -ENOMEM;
+        op_add(op, "migrate-set-capabilities", true, capability("x-ignore-shared", apart), -EBADF);
+        op_add(op, "migrate-set-capabilities", true, capability("return-path", !apart), -EBADF);
+        return op_begin(op);
+}
+
 int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata) {
         return simple(vm, "migrate-continue", true, json_pack("{s:s}", "state", "pre-switchover"),
                       done, userdata);

@@ -502,6 +502,7 @@ static int vm_new(sd_event *event, const vm_options *options, const vm_handlers 
                 .mode = options->mode,
                 .own_network = options->own_network,
                 .receives_postcopy = options->receives_postcopy,
+                .ends_with_us = options->ends_with_us,
                 .dir_fd = -EBADF,
                 .pidfd = -EBADF,
                 .memory_fd = -EBADF,
@@ -519,18 +520,17 @@ static int vm_new(sd_event *event, const vm_options *options, const vm_handlers 
         r = vm_config_dup(options->config, &vm->config);
         if (r < 0 || !vm->state_dir || (options->probe_cache && !vm->probe_cache))
                 return ferry_error_set_errno(reterr, r < 0 ? r : -ENOMEM, "VM");
+        if (options->memory_fd > 0) {
+                vm->memory_fd = fcntl(options->memory_fd, F_DUPFD_CLOEXEC, 3);
+                if (vm->memory_fd < 0)
+                        return ferry_error_set_errno(reterr, -errno, "guest memory");
+                vm->memory_is_given = true;
+        }
         vm->dir_fd = open(vm->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (vm->dir_fd < 0)
                 return ferry_error_set_errno(reterr, -errno, "state directory %s", vm->state_dir);
         *ret = TAKE_PTR(vm);
         return 0;
-}
-
-static int set_cpu(ferry_vm *vm, const char *cpu) {
-        if (vm->config->cpu)
-                return 0;
-        vm->config->cpu = strdup(cpu);
-        return vm->config->cpu ? 0 : -ENOMEM;
 }
 
 /* Accelerator and CPU are known. */
@@ -550,20 +550,10 @@ static void on_probed(const vm_probe_result *result, void *userdata) {
         int r;
 
         vm_pin(vm);
+        r = vm_probe_apply(result, vm->config, &error);
         vm->probe = vm_probe_free(vm->probe);
-        if (vm->config->accelerator == VM_ACCELERATOR_KVM && !result->works)
-                r = ferry_error_set(&error, FERRY_FAILED_PRECONDITION, -EOPNOTSUPP,
-                                    "KVM does not run guests here: %s", result->reason);
-        else {
-                vm->config->accelerator = result->works ? VM_ACCELERATOR_KVM : VM_ACCELERATOR_TCG;
-                if (!result->works)
-                        log_debug("no KVM: %s", result->reason);
-                r = set_cpu(vm, result->works ? result->cpu : VM_CONFIG_CPU_TCG);
-                if (r < 0)
-                        ferry_error_set_errno(&error, r, "CPU model");
-                else
-                        r = launch_and_watch(vm, &error);
-        }
+        if (r == 0)
+                r = launch_and_watch(vm, &error);
         if (r < 0)
                 fail_start(vm, r, &error);
 }
@@ -587,10 +577,8 @@ int vm_start(sd_event *event, const vm_options *options, const vm_handlers *hand
         if (r < 0)
                 return r;
         if (vm->config->accelerator == VM_ACCELERATOR_TCG) {
-                r = set_cpu(vm, VM_CONFIG_CPU_TCG);
-                if (r < 0)
-                        ferry_error_set_errno(reterr, r, "CPU model");
-                else
+                r = vm_probe_apply(NULL, vm->config, reterr);
+                if (r == 0)
                         r = launch_and_watch(vm, reterr);
         } else
                 r = start_probe(vm, reterr);

@@ -143,6 +143,10 @@ typedef struct vm_options {
          * (docs/vm-config.md). Not root: QEMU runs as we do. */
         uid_t uid;
         gid_t gid;
+        /* The guest's memory (memory_create() of vm/files.h, of the size that the configuration
+         * gives), borrowed; 0: it is made here. Its content is the caller's affair. */
+        int memory_fd;
+        bool ends_with_us; /* QEMU is killed when we end, however we end */
 } vm_options;
 
 typedef void (*vm_done)(ferry_vm *vm, int r, const ferry_error *error, void *userdata);
@@ -286,6 +290,11 @@ int vm_start_postcopy(ferry_vm *vm, vm_done done, void *userdata);
 int vm_give_spare(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
 int vm_recover_in(ferry_vm *vm, vm_done done, void *userdata);
 int vm_recover_out(ferry_vm *vm, int fd_consume, vm_done done, void *userdata);
+/* For the next migration, either way: the guest's memory is not in the stream, for it is the same
+ * descriptor on both sides (vm_options.memory_fd), or a copy; and the stream goes one way, to or
+ * from something that is no QEMU. Off again before the guest runs: nothing else is carried whole
+ * like this. */
+int vm_set_memory_apart(ferry_vm *vm, bool apart, vm_done done, void *userdata);
 /* Out of pre-switchover (pause_before_switchover). */
 int vm_migrate_continue(ferry_vm *vm, vm_done done, void *userdata);
 /* `done`: the order was taken. on_migration(CANCELLED) says that it is over. A source that was

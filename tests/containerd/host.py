@@ -35,6 +35,14 @@ def wait_for(what, condition):
         time.sleep(0.02)
 
 
+def runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 def blob(data, kind):
     return {"mediaType": kind, "digest": "sha256:" + hashlib.sha256(data).hexdigest(),
             "size": len(data)}

@@ -20,14 +20,6 @@ def kill_containerd(*places):
         place.start()
 
 
-def runs(pid):
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 def qemus(place):
     """Of its sandboxes, those that live."""
     found = []
@@ -37,7 +29,7 @@ def qemus(place):
                 found.append(json.load(file)["pid"])
         except FileNotFoundError:
             pass
-    return [pid for pid in found if runs(pid)]
+    return [pid for pid in found if host.runs(pid)]
 
 
 def execute(place, name, script):
