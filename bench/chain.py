@@ -28,7 +28,7 @@ class Chain:
     """One guest and the QEMU it is in now. Subclasses: start(), move(), output(), stop()."""
 
     ADAPT, MORE = "", ""  # for the script that starts QEMU (watch.py)
-    move_limit = MOVE_LIMIT
+    move_limit, boot_limit = MOVE_LIMIT, BOOT_LIMIT
 
     def __init__(self, folder, name, guest, link):
         self.folder, self.name, self.guest, self.link = folder, name, guest, link
@@ -63,7 +63,7 @@ class Chain:
 
     def wait_output(self, text):
         """Until the guest has printed `text` in the QEMU that it is in."""
-        deadline = time.monotonic() + BOOT_LIMIT
+        deadline = time.monotonic() + self.boot_limit
         while text not in self.output():
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.name}, hop {self.hops}: the guest does not print '{text}':"

@@ -10,6 +10,7 @@ from ferry_chain import FerryChain
 from peers import ScriptChain, copy_by_events, set_up
 
 MOVE_LIMIT = 300  # seconds: a GiB takes 86 over 100 Mbit/s
+BOOT_LIMIT = 600  # to fill it takes half a minute, on a busy machine much longer
 WORKERS, CHANNELS = 2, 2
 FORCED_PASS = 4
 POSTCOPY = "--postcopy"
@@ -32,7 +33,7 @@ METHODS = (*FERRY, *QEMU)
 class Counted:
     """What a move costs besides time. In front of a Chain."""
 
-    move_limit = MOVE_LIMIT
+    move_limit, boot_limit = MOVE_LIMIT, BOOT_LIMIT
 
     def __init__(self, *rest):
         super().__init__(*rest)
