@@ -21,10 +21,12 @@ struct guest_process {
         guest_processes *owner;
         exec_record *record; /* in the owner's list */
         guest_stdio *io;
-        bool drained; /* the guest has closed its output, and all of it was delivered */
+        bool drained;  /* the guest has closed its output, and all of it was delivered */
+        bool starting; /* the agent has not said yet that it runs */
+        bool watched;  /* the agent was asked for its end */
         bool ended, oom_killed;
         uint32_t pid, exit_status;
-        uint64_t exited_at_usec;
+        uint64_t begun_usec, exited_at_usec; /* realtime; begun 0: not here */
 };
 
 /* Somebody who waits for a program's end. */
@@ -47,6 +49,7 @@ struct guest_processes {
         size_t n;
         guest_waiting *waits;
         size_t n_waits;
+        sd_event_source *rewatch; /* asks again for the ends of those that are not watched */
         bool closing;
 };
 
@@ -66,5 +69,5 @@ void guest_processes_save(guest_processes *g);
 /* Opens its FIFOs and its streams; *ret_bad: the path that cannot be opened. */
 int guest_process_open_io(guest_process *p, const char **ret_bad);
 
-/* An agent's answer, as an error. */
+/* An agent's answer, as an error. What it says is made harmless: it goes to logs and terminals. */
 int guest_judge(int r, const ttrpc_status *status, ferry_error *error);

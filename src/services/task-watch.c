@@ -76,11 +76,16 @@ static int watch(task_process *p, bool drained, guest_done done, ferry_error *re
 static void on_watched(int r, const ferry_error *error, const guest_process_info *info,
                        void *userdata) {
         task_call *c = userdata;
-        task_process *p = r == 0 ? task_call_process(c) : NULL;
+        bool lost = r < 0 && error->code == FERRY_NOT_FOUND; /* for the guest there is none such */
+        task_process *p = r == 0 || lost ? task_call_process(c) : NULL;
 
         task_call_release(c);
         if (!p || p->status == S(STOPPED))
                 return;
+        if (r < 0) {
+                task_process_ended(p, EXIT_LOST, 0, false);
+                return;
+        }
         p->exit_status = info->exit_status;
         p->exited_at_usec = info->exited_at_usec;
         p->oom_killed = info->oom_killed;
