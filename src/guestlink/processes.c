@@ -620,6 +620,15 @@ int guest_delete(guest_processes *g, const char *id, guest_done done, void *user
                        reterr);
 }
 
+void guest_forget(guest_processes *g, const char *id) {
+        guest_process *p = guest_process_find(g, id);
+
+        if (!p)
+                return;
+        drop(g, p);
+        guest_processes_save(g);
+}
+
 /* ---- beginning and end ---- */
 
 /* What the shim before this one left, or another host. A FIFO that is not there any more has no

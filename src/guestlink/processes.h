@@ -59,6 +59,8 @@ int guest_processes_new(sd_event *event, const char *state_dir, const char *gene
                         guest_processes **ret, ferry_error *reterr);
 /* Lets go: the programs run on. What waits gets -ECANCELED. */
 guest_processes *guest_processes_free(guest_processes *g);
+/* Of a guest that does not delete it: for the host there is none such any more. */
+void guest_forget(guest_processes *g, const char *id);
 /* The VM is gone, and what it ran with it: forgets the files too. */
 void guest_processes_forget(int dir_fd);
 

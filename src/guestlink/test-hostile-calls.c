@@ -159,8 +159,7 @@ static int setup(void **state) {
         snprintf(w->fifo, sizeof(w->fifo), "%s/out", w->peer.folder);
         assert_int_equal(mkfifo(w->fifo, 0600), 0);
         w->out = open(w->fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        assert_int_equal(
-                guest_processes_new(w->event, w->peer.folder, "1", &w->guest, &error), 0);
+        assert_int_equal(guest_processes_new(w->event, w->peer.folder, "1", &w->guest, &error), 0);
         *state = w;
         return 0;
 }
@@ -265,8 +264,7 @@ static void test_answers_that_make_no_sense(void **state) {
                 result other = { .over = false };
 
                 peer_forget(&w->peer);
-                assert_int_equal(
-                        guest_resize(w->guest, "e1", 1, 1, on_done, &other, NULL), 0);
+                assert_int_equal(guest_resize(w->guest, "e1", 1, 1, on_done, &other, NULL), 0);
                 WAIT_FOR(w, peer_find(&w->peer, "Resize"));
                 ttrpc_frame_format(
                         &(ttrpc_frame_header){ .length = 4,
@@ -292,7 +290,9 @@ static void test_answers_that_make_no_sense(void **state) {
 static void test_figures_out_of_range(void **state) {
         static const struct {
                 uint64_t status, at;
-        } ends[] = { { UINT32_MAX, UINT64_MAX }, { UINT64_MAX, 0 }, { 256, 1 }, { 255, 1ULL << 62 } };
+        } ends[] = {
+                { UINT32_MAX, UINT64_MAX }, { UINT64_MAX, 0 }, { 256, 1 }, { 255, 1ULL << 62 }
+        };
         world *w = *state;
 
         for (size_t i = 0; i < ELEMENTS(ends); i++) {
@@ -478,8 +478,8 @@ static void test_streams_that_were_never_opened_and_offsets_that_go_back(void **
         peer_put_frame(&w->peer.streams, CHANNEL_FRAME_DATA, 0, STREAM, 2, "E two", 5);
         peer_put_frame(&w->peer.streams, CHANNEL_FRAME_DATA, 0, STREAM, 1 << 20, "far", 3);
         peer_put_frame(&w->peer.streams, CHANNEL_FRAME_DATA, 0, STREAM, UINT64_MAX - 1, "far", 3);
-        peer_put_frame(&w->peer.streams, CHANNEL_FRAME_DATA, CHANNEL_FLAG_END, STREAM,
-                       INT64_MAX, "", 0);
+        peer_put_frame(&w->peer.streams, CHANNEL_FRAME_DATA, CHANNEL_FLAG_END, STREAM, INT64_MAX,
+                       "", 0);
         channel_window_format(&(channel_window){ UINT64_MAX, UINT64_MAX, UINT64_MAX }, window);
         peer_put_frame(&w->peer.streams, CHANNEL_FRAME_WINDOW, CHANNEL_FLAG_ANSWER, STREAM,
                        UINT64_MAX, window, sizeof(window));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* The guest's end of both ports, for tests: it sees what the host asks, and says what it is told to,
- * byte for byte. Whoever has it gives it its turns. */
+/* The guest's end of both ports, for tests: it sees what the host asks, and says what it is told
+ * to, byte for byte. Whoever has it gives it its turns. */
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -18,6 +18,7 @@
 #define TASK_EXECS_MAX CARRIED_EXECS_MAX
 #define GUEST_ID_SIZE  CARRIED_GUEST_ID_SIZE
 #define EXIT_LOST      255U
+#define EXIT_KILLED    137U
 
 typedef struct task task;
 typedef struct task_process task_process;
@@ -32,7 +33,9 @@ struct task_process {
         bool terminal;
         char *spec; /* of an exec that was not started: OCI's process */
         Containerd__Task__V2__Status status;
-        sd_event_source *late; /* it has ended, and its output is still on its way */
+        sd_event_source *late;       /* it has ended, and its output is still on its way */
+        sd_event_source *kill_limit; /* SIGKILL was asked for, and it has not ended yet */
+        bool doomed;                 /* nor has it in time */
         bool oom_killed;
         bool migrated;  /* it has ended here only */
         bool busy;      /* being started or deleted */

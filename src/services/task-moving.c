@@ -477,7 +477,8 @@ static void end_all(task_service *s, bool moved) {
                 for (task_process *p = t->processes; p; p = p->next)
                         if (!t->creating && !p->unclaimed && p->status != S(STOPPED)) {
                                 p->migrated = moved;
-                                task_process_ended(p, EXIT_LOST, 0, false);
+                                task_process_ended(p, p->doomed ? EXIT_KILLED : EXIT_LOST, 0,
+                                                   false);
                         }
 }
 

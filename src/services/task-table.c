@@ -115,6 +115,7 @@ void task_remove_process(task_process *p) {
                 }
         drop_waiters(p);
         sd_event_source_disable_unref(p->late);
+        sd_event_source_disable_unref(p->kill_limit);
         for (size_t i = 0; i < ELEMENTS(p->stdio); i++)
                 free(p->stdio[i]);
         free(p->exec_id);

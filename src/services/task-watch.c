@@ -22,6 +22,7 @@ void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_a
         if (p->status == S(STOPPED))
                 return;
         p->late = sd_event_source_disable_unref(p->late);
+        p->kill_limit = sd_event_source_disable_unref(p->kill_limit);
         p->status = S(STOPPED);
         p->exit_status = exit_status;
         p->exited_at_usec = exited_at_usec ? exited_at_usec : wall_usec();
