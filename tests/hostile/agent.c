@@ -67,8 +67,8 @@ static void flood(const agent *a) {
         (void)!write(a->control_port.fd, garbage, sizeof(garbage));
         (void)!write(a->streams_port.fd, garbage, sizeof(garbage));
         for (uint32_t stream = 0; stream < 8; stream++) {
-                put_frame(&a->control_port, a->control.stream ? channel_stream_id(a->control.stream)
-                                                              : stream,
+                put_frame(&a->control_port,
+                          a->control.stream ? channel_stream_id(a->control.stream) : stream,
                           number * CHANNEL_PAYLOAD_MAX);
                 put_frame(&a->streams_port, stream, number * CHANNEL_PAYLOAD_MAX);
         }
