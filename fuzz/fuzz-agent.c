@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /* What a guest's agent says to the host's calls and on its streams. The input is steps, each of an
- * operation, an argument, a length and as many bytes. Each call ends exactly once, and what it tells
- * is in its range. */
+ * operation, an argument, a length and as many bytes. Each call ends exactly once, and what it
+ * tells is in its range. */
 
 #include <fcntl.h>
 #include <string.h>
@@ -26,7 +26,7 @@ enum {
         SAY,         /* anything, among the answers */
         PUT_CONTROL, /* on the port itself */
         PUT_STREAMS,
-        FRAME,       /* of the program's streams: type and flags are the argument's, then 8 of offset */
+        FRAME, /* of the program's streams: type and flags are the argument's, then 8 of offset */
         CALL,
         _STEP_MAX,
 };
@@ -82,6 +82,10 @@ static void on_pids(int r, const ferry_error *error, const uint32_t *pids, size_
         FUZZ_REQUIRE(n > 0 || sum == 0);
 }
 
+static void on_oom(const char *id, void *userdata) {
+        FUZZ_REQUIRE(strcmp(id, "e1") == 0);
+}
+
 static void on_stats(int r, const ferry_error *error,
                      const Ferry__Agent__V1__ContainerStatsResponse *stats, void *userdata) {
         end(userdata, r, error);
@@ -96,13 +100,13 @@ static int begin(uint8_t which, call *c) {
         const Ferry__Agent__V1__ConfigureNetworkRequest network =
                 FERRY__AGENT__V1__CONFIGURE_NETWORK_REQUEST__INIT;
 
-        switch (which % 8) {
+        switch (which % 9) {
         case 0:
                 return guest_exec(now.guest, &spec, on_done, c, NULL);
         case 1:
-                return guest_wait(now.guest, "e1", which & 8, on_done, c, NULL);
+                return guest_wait(now.guest, "e1", which > 8, on_done, c, NULL);
         case 2:
-                return guest_signal(now.guest, "e1", 9, which & 8, on_done, c, NULL);
+                return guest_signal(now.guest, "e1", 9, which > 8, on_done, c, NULL);
         case 3:
                 return guest_delete(now.guest, "e1", on_done, c, NULL);
         case 4:
@@ -111,8 +115,11 @@ static int begin(uint8_t which, call *c) {
                 return guest_container_stats(now.guest, "c1", on_stats, c, NULL);
         case 6:
                 return guest_container_delete(now.guest, "c1", on_container, c, NULL);
-        default:
+        case 7:
                 return guest_network_configure(now.guest, &network, on_container, c, NULL);
+        default:
+                c->over = true; /* it is told as often as there is something to tell */
+                return guest_watch_oom(now.guest, "e1", on_oom, NULL, NULL);
         }
 }
 
@@ -124,16 +131,15 @@ static void call_it(uint8_t which) {
         now.n_calls++;
         c->begun = true;
         if (begin(which, c) < 0) {
-                FUZZ_REQUIRE(!c->over);
+                FUZZ_REQUIRE(!c->over || which % 9 == 8);
                 c->over = true;
         }
         turns(); /* its number is known then */
 }
 
 static uint32_t stream_of(uint8_t argument) {
-        return now.peer.n_requests > 0
-                       ? now.peer.requests[argument % now.peer.n_requests].stream
-                       : argument;
+        return now.peer.n_requests > 0 ? now.peer.requests[argument % now.peer.n_requests].stream
+                                       : argument;
 }
 
 static void step(uint8_t operation, uint8_t argument, const uint8_t *data, size_t n) {
@@ -168,7 +174,7 @@ static void step(uint8_t operation, uint8_t argument, const uint8_t *data, size_
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-        static const uint8_t calls[] = { 0, 1, 9, 2, 4, 5, 6, 7 };
+        static const uint8_t calls[] = { 0, 1, 10, 2, 4, 5, 6, 7, 8 };
 
         ferry_log_init(STDERR_FILENO, FERRY_LOG_ERROR);
         memset(now.calls, 0, sizeof(now.calls));

@@ -9,7 +9,7 @@
 #include "agent/service.h"
 #include "base/clock.h"
 
-#define FDS_FIXED 5U
+#define FDS_FIXED 6U
 
 struct agent {
         port control_port, streams_port;
@@ -70,12 +70,15 @@ bool agent_run(agent *a, int fd) {
         control_prepare(&a->control, &a->fds[2]);
         a->fds[3] = (struct pollfd){ .fd = ttrpc_server_get_fd(a->server), .events = POLLIN };
         a->fds[4] = (struct pollfd){ .fd = fd, .events = POLLIN };
+        a->fds[5] = (struct pollfd){ .fd = agent_service_oom_fd(a->service), .events = POLLIN };
         if (poll(a->fds, n, timeout_msec(a, now)) < 0)
                 return false;
         now = now_usec();
         port_process(&a->control_port, a->fds[0].revents, now);
         port_process(&a->streams_port, a->fds[1].revents, now);
         process_pump(&a->processes, a->fds + FDS_FIXED);
+        if (a->fds[5].revents)
+                agent_service_oom(a->service);
         control_process(&a->control);
         (void)ttrpc_server_process(a->server);
         return a->fds[4].revents != 0;

@@ -24,9 +24,12 @@ struct guest_process {
         bool drained;  /* the guest has closed its output, and all of it was delivered */
         bool starting; /* the agent has not said yet that it runs */
         bool watched;  /* the agent was asked for its end */
-        bool ended, oom_killed;
+        bool ended;
         uint32_t pid, exit_status;
         uint64_t begun_usec, exited_at_usec; /* realtime; begun 0: not here */
+        guest_oom_handler on_oom;            /* NULL: nobody asked */
+        void *oom_userdata;
+        bool oom_watched; /* the agent was asked */
 };
 
 /* Somebody who waits for a program's end. */
@@ -68,6 +71,19 @@ void guest_processes_save(guest_processes *g);
 
 /* Opens its FIFOs and its streams; *ret_bad: the path that cannot be opened. */
 int guest_process_open_io(guest_process *p, const char **ret_bad);
+
+/* ---- oom.c ---- */
+
+/* Asks for the next kill, where somebody wants to know of it. Negative: it could not be asked. */
+int guest_oom_watch(guest_process *p);
+/* Told by another answer. */
+void guest_oom_told(guest_process *p, uint64_t oom_kills);
+
+/* Asks again, in a moment, for the ends and kills that nobody was asked for. */
+void guest_processes_rewatch(guest_processes *g);
+
+guest_operation *guest_operation_new(guest_processes *g, const char *id, guest_done done,
+                                     void *userdata);
 
 /* An agent's answer, as an error. What it says is made harmless: it goes to logs and terminals. */
 int guest_judge(int r, const ttrpc_status *status, ferry_error *error);

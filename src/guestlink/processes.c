@@ -39,7 +39,7 @@ static guest_process_info info_of(const guest_process *p) {
                                      .terminal = p->record->terminal,
                                      .detached = p->record->detached,
                                      .ended = p->ended,
-                                     .oom_killed = p->oom_killed,
+                                     .oom_kills = p->record->oom_kills,
                                      .exit_status = p->exit_status,
                                      .exited_at_usec = p->exited_at_usec };
 }
@@ -170,8 +170,8 @@ static void finish(guest_operation *o, int r, const ferry_error *error, const gu
         free(o);
 }
 
-static guest_operation *operation_new(guest_processes *g, const char *id, guest_done done,
-                                      void *userdata) {
+guest_operation *guest_operation_new(guest_processes *g, const char *id, guest_done done,
+                                     void *userdata) {
         guest_operation *o = calloc(1, sizeof(*o));
 
         if (!o)
@@ -191,7 +191,7 @@ static uint64_t plausible_end(const guest_process *p, uint64_t usec) {
         return usec > 0 && usec < now ? usec : now;
 }
 
-static void rewatch_later(guest_processes *g) {
+void guest_processes_rewatch(guest_processes *g) {
         (void)sd_event_source_set_time_relative(g->rewatch, REWATCH_USEC);
         (void)sd_event_source_set_enabled(g->rewatch, SD_EVENT_ONESHOT);
 }
@@ -212,20 +212,22 @@ static void on_ended(int r, const ttrpc_status *status,
                 p->exit_status =
                         response->exit_status < STATUS_MAX ? response->exit_status : STATUS_MAX;
                 p->exited_at_usec = plausible_end(p, response->exited_at_usec);
-                p->oom_killed = response->oom_killed;
+                guest_oom_told(p, response->oom_killed && response->oom_kills == 0
+                                          ? 1
+                                          : response->oom_kills);
                 end_waits(g, p, 0, NULL);
         } else if (error.code == FERRY_NOT_FOUND) {
                 /* the shim before this one died before it had started it */
                 drop(g, p);
                 guest_processes_save(g);
         } else
-                rewatch_later(g); /* it runs on, as far as anybody knows */
+                guest_processes_rewatch(g); /* it runs on, as far as anybody knows */
 }
 
 /* From here on its end is known as soon as it comes. */
 static int watch(guest_process *p) {
         Ferry__Agent__V1__WaitRequest request = FERRY__AGENT__V1__WAIT_REQUEST__INIT;
-        guest_operation *o = operation_new(p->owner, p->record->id, NULL, NULL);
+        guest_operation *o = guest_operation_new(p->owner, p->record->id, NULL, NULL);
         int r;
 
         if (!o)
@@ -243,8 +245,9 @@ static int on_rewatch(sd_event_source *source, uint64_t usec, void *userdata) {
         guest_processes *g = userdata;
 
         for (guest_process *p = g->first; p; p = p->next)
-                if (!p->starting && !p->ended && !p->watched && watch(p) < 0)
-                        rewatch_later(g);
+                if (!p->starting && !p->ended &&
+                    ((!p->watched && watch(p) < 0) || guest_oom_watch(p) < 0))
+                        guest_processes_rewatch(g);
         return 0;
 }
 
@@ -339,14 +342,14 @@ static void on_started(int r, const ttrpc_status *status,
         if (r == 0 && p) {
                 p->pid = response->pid <= PID_LIMIT ? response->pid : 0;
                 if (watch(p) < 0)
-                        rewatch_later(g);
+                        guest_processes_rewatch(g);
         } else if (answered && p && !g->closing) {
                 /* it does not run: nothing of it stays */
                 drop(g, p);
                 guest_processes_save(g);
                 p = NULL;
         } else if (p && !g->closing && watch(p) < 0) /* it may run */
-                rewatch_later(g);
+                guest_processes_rewatch(g);
         finish(o, r, &error, r < 0 ? NULL : p);
 }
 
@@ -446,7 +449,7 @@ int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done do
         g->records.next_stream += 2;
         p->starting = true;
         p->begun_usec = wall_usec();
-        o = operation_new(g, spec->id, done, userdata);
+        o = guest_operation_new(g, spec->id, done, userdata);
         r = o ? guest_process_open_io(p, &bad) : -ENOMEM;
         if (r == 0) {
                 guest_processes_save(g);
@@ -555,7 +558,7 @@ int guest_signal(guest_processes *g, const char *id, uint32_t number, bool all, 
 
         if (!p)
                 return -ENOENT;
-        o = operation_new(g, id, done, userdata);
+        o = guest_operation_new(g, id, done, userdata);
         q.id = p->record->id;
         q.signal = number;
         q.all = all;
@@ -575,7 +578,7 @@ int guest_resize(guest_processes *g, const char *id, uint32_t rows, uint32_t col
 
         if (!p)
                 return -ENOENT;
-        o = operation_new(g, id, done, userdata);
+        o = guest_operation_new(g, id, done, userdata);
         q.id = p->record->id;
         q.rows = rows;
         q.columns = columns;
@@ -610,7 +613,7 @@ int guest_delete(guest_processes *g, const char *id, guest_done done, void *user
         if (!p->ended)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "'%s' is still running", id);
-        o = operation_new(g, id, done, userdata);
+        o = guest_operation_new(g, id, done, userdata);
         q.id = p->record->id;
         return started(o,
                        o ? ferry_agent_v1_agent_delete_start(guest_link_client(g->link), &q,
@@ -653,7 +656,7 @@ static void take_over(guest_processes *g) {
                         r = guest_process_open_io(p, &bad);
                 }
                 if (r == 0 && watch(p) < 0)
-                        rewatch_later(g);
+                        guest_processes_rewatch(g);
                 if (r < 0)
                         log_warning("program %s in the guest: %s", e->id, strerror(-r));
                 e = next;

@@ -46,7 +46,7 @@ typedef struct guest_process_info {
         bool detached; /* came from another host, and waits for guest_attach() */
         uint32_t exit_status;
         uint64_t exited_at_usec;
-        bool oom_killed; /* of a container: something in it was, for want of memory */
+        uint64_t oom_kills; /* of a container: in it, for want of memory */
 } guest_process_info;
 
 /* r: 0 or negative with `error`; `info` is borrowed, NULL when there is nothing to tell. Later,
@@ -78,6 +78,12 @@ int guest_wait(guest_processes *g, const char *id, bool drained, guest_done done
                ferry_error *reterr);
 /* `userdata`'s waits end without a word. */
 void guest_wait_forget(guest_processes *g, void *userdata);
+/* Of a container: `on_oom` is called when the kernel has killed in it for want of memory, once for
+ * all that was killed within a second, and before its end is told. What another host has told of is
+ * not told again. */
+typedef void (*guest_oom_handler)(const char *id, void *userdata);
+int guest_watch_oom(guest_processes *g, const char *id, guest_oom_handler on_oom, void *userdata,
+                    ferry_error *reterr);
 /* `all`: of a container, every process in it. */
 int guest_signal(guest_processes *g, const char *id, uint32_t number, bool all, guest_done done,
                  void *userdata, ferry_error *reterr);

@@ -36,9 +36,8 @@ struct task_process {
         sd_event_source *late;       /* it has ended, and its output is still on its way */
         sd_event_source *kill_limit; /* SIGKILL was asked for, and it has not ended yet */
         bool doomed;                 /* nor has it in time */
-        bool oom_killed;
-        bool migrated;  /* it has ended here only */
-        bool busy;      /* being started or deleted */
+        bool migrated;               /* it has ended here only */
+        bool busy;                   /* being started or deleted */
         bool unclaimed; /* came with the sandbox; nobody here has asked for it by its id yet */
         bool arriving;  /* came with the sandbox; the guest's streams are not ours yet */
         Containerd__Task__V2__Status arrived_status; /* what it was at the source */
@@ -109,8 +108,7 @@ task_process *task_add_process(task *t, const char *exec_id, const char *const s
 void task_remove_process(task_process *p);
 
 /* Its end: told to who waits and to containerd, once. */
-void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_at_usec,
-                        bool oom_killed);
+void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_at_usec);
 /* From here on its end is known when it comes. */
 int task_watch(task_process *p, ferry_error *reterr);
 
@@ -203,7 +201,8 @@ void task_drop_unclaimed(task_service *s);
 
 void task_tell_create(const task *t);
 void task_tell_start(const task_process *p);
-void task_tell_exit(const task_process *p, bool oom_killed);
+void task_tell_exit(const task_process *p);
+void task_tell_oom(const task *t);
 void task_tell_delete(const task_process *p);
 void task_tell_exec_added(const task_process *p);
 void task_tell_paused(const task *t, bool paused);
