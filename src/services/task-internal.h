@@ -57,6 +57,7 @@ typedef struct task_waiter {
 typedef struct task_disk {
         char serial[VM_CONFIG_SERIAL_MAX + 1]; /* "": none was added */
         char *file;                            /* its own, to be removed too; NULL: shared */
+        int use_fd; /* so that nobody throws the image away; -EBADF: none */
 } task_disk;
 
 struct task {
@@ -78,6 +79,7 @@ struct task_service {
         task_network *network;
         task_events *events; /* NULL: nobody listens */
         char *cache_dir, *namespace, *address;
+        uint32_t cache_max_mb;
         uint32_t layer_mb;  /* of the disks that containers write to; 0: they write to memory */
         const char *pod_id; /* NULL: none was created; the sandbox service's */
         void (*on_shutdown)(void *userdata);

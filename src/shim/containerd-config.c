@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "rootfs/layer.h"
+#include "rootfs/rootfs.h"
 #include "vm/vm-config.h"
 
 #define FILE_NAME     "/etc/ferry/containerd.json"
@@ -44,8 +45,9 @@ static int set_number(const json_t *json, const char *key, json_int_t min, json_
 }
 
 static int check_keys(json_t *json, ferry_error *reterr) {
-        static const char *const known[] = { "image",    "root",        "cache_dir", "disk_root",
-                                             "layer_mb", "accelerator", "memory_mb", "vcpus" };
+        static const char *const known[] = { "image",        "root",      "cache_dir",
+                                             "cache_max_mb", "disk_root", "layer_mb",
+                                             "accelerator",  "memory_mb", "vcpus" };
         const char *key;
         json_t *value;
 
@@ -100,6 +102,11 @@ int containerd_config_read(containerd_config **ret, ferry_error *reterr) {
                 r = set_text(json, "root", ROOT_DEFAULT, true, &c->root, reterr);
         if (r == 0)
                 r = set_text(json, "cache_dir", CACHE_DEFAULT, true, &c->cache_dir, reterr);
+        if (r == 0) {
+                c->cache_max_mb = ROOTFS_CACHE_MB;
+                r = set_number(json, "cache_max_mb", 0, ROOTFS_CACHE_MB_MAX, &c->cache_max_mb,
+                               reterr);
+        }
         if (r == 0 && json_object_get(json, "disk_root"))
                 r = set_text(json, "disk_root", NULL, true, &c->disk_root, reterr);
         if (r == 0)

@@ -30,6 +30,7 @@ typedef struct shim_options {
         const char *events;     /* its ttrpc socket */
         const char *containerd; /* its gRPC socket */
         const char *cache_dir;  /* for its containers' roots */
+        uint32_t cache_max_mb;  /* of what is in there; 0: no limit */
         uint32_t layer_mb;      /* of the disks that they write to, below disk_root */
         int ready_fd;           /* -EBADF: none */
         ferry_log_level log_level;

@@ -209,6 +209,7 @@ static int serve_tasks(shim *s) {
                                  .events = s->options->events,
                                  .address = s->options->containerd,
                                  .cache_dir = s->options->cache_dir,
+                                 .cache_max_mb = s->options->cache_max_mb,
                                  .layer_mb = s->options->disk_root ? s->options->layer_mb : 0 },
                 on_shutdown, s, &s->tasks);
         if (r < 0)
