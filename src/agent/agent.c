@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "agent/agent.h"
 
+#include <malloc.h>
 #include <poll.h>
 
 #include "agent/control.h"
@@ -27,6 +28,8 @@ int agent_new(agent **ret) {
 
         if (!a)
                 return -ENOMEM;
+        /* buffers of streams that have gone are the guest's again, not the heap's */
+        (void)mallopt(M_MMAP_THRESHOLD, PROCESS_BUFFER / 2);
         a->containers.processes = &a->processes;
         /* of a process that lives as long as the machine: what a failure leaves is not freed */
         r = port_open(&a->control_port, "ferry.control");
