@@ -40,7 +40,8 @@ struct guest_link {
         bool frozen;
         sd_event_source *again; /* makes another connection */
         uint64_t began_usec, wait_usec;
-        unsigned n_drops;
+        unsigned n_drops; /* since a sound one */
+        unsigned n_all_drops;
 };
 
 static void set_events(guest_link *l) {
@@ -101,6 +102,7 @@ static void drop(guest_link *l) {
         l->wait_usec = l->n_drops == 0                     ? AGAIN_USEC
                        : l->wait_usec * 2 < AGAIN_MAX_USEC ? l->wait_usec * 2
                                                            : AGAIN_MAX_USEC;
+        l->n_all_drops++;
         if (l->n_drops++ == 0)
                 log_warning("the guest's agent broke the protocol: its connection was dropped, and "
                             "is made again");
@@ -230,6 +232,10 @@ void guest_link_thaw(guest_link *l) {
 
 ttrpc_client *guest_link_client(const guest_link *l) {
         return l->now.client;
+}
+
+unsigned guest_link_drops(const guest_link *l) {
+        return l->n_all_drops;
 }
 
 guest_port *guest_link_streams(const guest_link *l) {

@@ -25,5 +25,7 @@ void guest_link_thaw(guest_link *l);
  * timeout: nobody answers before the guest is up. */
 ttrpc_client *guest_link_client(const guest_link *l);
 guest_port *guest_link_streams(const guest_link *l);
+/* So often the agent was hung up on. */
+unsigned guest_link_drops(const guest_link *l);
 
 DEFINE_CLEANUP(guest_link *, guest_link_free)

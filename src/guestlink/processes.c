@@ -58,6 +58,10 @@ void guest_processes_list(const guest_processes *g,
         }
 }
 
+unsigned guest_processes_agent_drops(const guest_processes *g) {
+        return guest_link_drops(g->link);
+}
+
 void guest_processes_save(guest_processes *g) {
         int r = exec_records_write(g->dir_fd, GUEST_EXECS_FILE, g->generation, &g->records);
 

@@ -64,6 +64,8 @@ void guest_forget(guest_processes *g, const char *id);
 /* The VM is gone, and what it ran with it: forgets the files too. */
 void guest_processes_forget(int dir_fd);
 
+/* So often the agent has broken the protocol. */
+unsigned guest_processes_agent_drops(const guest_processes *g);
 /* That run or have not been deleted. */
 size_t guest_processes_count(const guest_processes *g);
 void guest_processes_list(const guest_processes *g,

@@ -191,6 +191,7 @@ static void break_connection(world *w, const void *bytes, size_t n) {
                 channel_end(w->peer.stream);
         WAIT_FOR(w, call.over); /* at once, not at its deadline */
         assert_int_equal(call.code, FERRY_UNAVAILABLE);
+        WAIT_FOR(w, guest_processes_agent_drops(w->guest) == 1);
         WAIT_FOR(w, w->peer.n_connections > before + 1 || peer_find(&w->peer, "Wait"));
         ends_well(w, &end);
 }

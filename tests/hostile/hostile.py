@@ -6,6 +6,7 @@ to move them, and to be rid of them.
 usage: hostile.py FERRY SHIM FOLDER      FOLDER has the bad agent, as `ferry image build` wants it
 """
 import os
+import re
 import subprocess
 import sys
 import time
@@ -84,6 +85,9 @@ def test_it_breaks_the_protocol_and_is_good_again(here, _):
     ended = Watched(here, "events")
     order = turn_bad(here, "b1", "break", "until test -e /go; do sleep 0.1; done; exit 5")
     host.wait_for("the log", lambda: "broke the protocol" in log(here))
+    sandbox, = here.sandboxes()
+    status = ferry(here, "--root", here.root, "status", sandbox).stdout
+    assert re.search("^agent: .* dropped [12] times$", status, re.M), status
     order.wait(host.LIMIT)
     host.wait_for("another connection", lambda: here.ctr("task", "exec", "--exec-id", os.urandom(4).hex(),
                                                          "b1", "true").code == 0)
