@@ -13,8 +13,10 @@
 #include "guestlink/link.h"
 
 #define GUEST_CALL_USEC (30 * USEC_PER_SEC)
+/* Of what may be the first that a guest is asked for: it may still be booting, on a busy host. */
+#define GUEST_FIRST_CALL_USEC (90 * USEC_PER_SEC)
 
-extern const ttrpc_call_options guest_call_options;
+extern const ttrpc_call_options guest_call_options, guest_first_call_options;
 
 struct guest_process {
         guest_process *next;

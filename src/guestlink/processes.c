@@ -14,6 +14,7 @@
 #define REWATCH_USEC    (1 * USEC_PER_SEC)
 
 const ttrpc_call_options guest_call_options = { .timeout_usec = GUEST_CALL_USEC };
+const ttrpc_call_options guest_first_call_options = { .timeout_usec = GUEST_FIRST_CALL_USEC };
 
 /* ---- the table ---- */
 
@@ -397,8 +398,9 @@ static int ask_create(guest_process *p, const guest_process_spec *spec, guest_op
         q.stream = p->record->stream;
         q.files = pointers;
         q.n_files = create->n_files;
-        return ferry_agent_v1_agent_create_container_start(
-                guest_link_client(p->owner->link), &q, &guest_call_options, on_started, o, NULL);
+        return ferry_agent_v1_agent_create_container_start(guest_link_client(p->owner->link), &q,
+                                                           &guest_first_call_options, on_started, o,
+                                                           NULL);
 }
 
 static int ask_start(guest_process *p, const guest_process_spec *spec, guest_operation *o) {
