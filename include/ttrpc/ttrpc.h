@@ -180,8 +180,8 @@ typedef void (*ttrpc_message_handler)(const uint8_t *payload, size_t n, void *us
 int ttrpc_client_new(int fd_consume, ttrpc_client **ret);
 int ttrpc_client_connect(const char *unix_path, ttrpc_client **ret);
 /* Of a peer that is not trusted: a longer answer or message than `n` bytes (default and most: 4
- * MiB) ends its call with -EMSGSIZE, and is not decoded: that may take many times as much memory.
- */
+ * MiB) ends its call with -EMSGSIZE. It is neither kept nor decoded: that may take many times as
+ * much memory. */
 void ttrpc_client_set_answer_max(ttrpc_client *client, size_t n);
 /* Ends all calls with -ENOTCONN first. Legal from a callback. */
 ttrpc_client *ttrpc_client_free(ttrpc_client *client);
@@ -190,8 +190,8 @@ int ttrpc_client_get_fd(const ttrpc_client *client);
 /* poll(2) events. */
 int ttrpc_client_get_events(const ttrpc_client *client);
 uint64_t ttrpc_client_get_timeout(const ttrpc_client *client);
-/* 0, or -ENOTCONN once the connection is dead (every call has been ended by then). -EBUSY from
- * inside one of its callbacks. */
+/* 0, or -ENOTCONN once the connection is dead (every call has been ended by then, and the peer hung
+ * up on). -EBUSY from inside one of its callbacks. */
 int ttrpc_client_process(ttrpc_client *client);
 /* Waits until something is to be done, `timeout_usec` at most (UINT64_MAX: no limit), then
  * process(). -EINTR on a signal. For programs without a loop that read a stream. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "agent/agent.h"
 
+#include <malloc.h>
 #include <poll.h>
 
 #include "agent/control.h"
@@ -9,7 +10,7 @@
 #include "agent/service.h"
 #include "base/clock.h"
 
-#define FDS_FIXED 5U
+#define FDS_FIXED 6U
 
 struct agent {
         port control_port, streams_port;
@@ -27,6 +28,8 @@ int agent_new(agent **ret) {
 
         if (!a)
                 return -ENOMEM;
+        /* buffers of streams that have gone are the guest's again, not the heap's */
+        (void)mallopt(M_MMAP_THRESHOLD, PROCESS_INPUT_BUFFER / 2);
         a->containers.processes = &a->processes;
         /* of a process that lives as long as the machine: what a failure leaves is not freed */
         r = port_open(&a->control_port, "ferry.control");
@@ -70,12 +73,15 @@ bool agent_run(agent *a, int fd) {
         control_prepare(&a->control, &a->fds[2]);
         a->fds[3] = (struct pollfd){ .fd = ttrpc_server_get_fd(a->server), .events = POLLIN };
         a->fds[4] = (struct pollfd){ .fd = fd, .events = POLLIN };
+        a->fds[5] = (struct pollfd){ .fd = agent_service_oom_fd(a->service), .events = POLLIN };
         if (poll(a->fds, n, timeout_msec(a, now)) < 0)
                 return false;
         now = now_usec();
         port_receive(&a->control_port, a->fds[0].revents, now);
         port_receive(&a->streams_port, a->fds[1].revents, now);
         process_pump(&a->processes, a->fds + FDS_FIXED);
+        if (a->fds[5].revents)
+                agent_service_oom(a->service);
         control_process(&a->control);
         (void)ttrpc_server_process(a->server);
         port_send(&a->control_port, now);

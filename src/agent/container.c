@@ -252,7 +252,7 @@ static int receive_terminal(const operation *o, process *p) {
 
 /* Its end may have been seen before its pid was known. */
 static void check_strangers(container_table *t, pid_t pid) {
-        for (size_t i = 0; i < ELEMENTS(t->strangers); i++)
+        for (size_t i = 0; i < t->n_strangers; i++)
                 if (t->strangers[i].pid == pid) {
                         t->strangers[i].pid = 0;
                         (void)process_reaped(t->processes, pid, t->strangers[i].status);
@@ -470,11 +470,14 @@ int container_delete(container_table *t, const char *id, container_done done, vo
 /* ---- ends ---- */
 
 void container_reaped(container_table *t, pid_t pid, int status) {
-        size_t at;
-
-        if (job_reaped(&t->jobs, pid, status) || process_reaped(t->processes, pid, status))
+        if (job_reaped(&t->jobs, pid, status)) {
+                if (!t->jobs.first) /* nobody claims them any more, and pids come again */
+                        t->n_strangers = 0;
                 return;
-        at = t->next_stranger++ % ELEMENTS(t->strangers);
-        t->strangers[at].pid = pid;
-        t->strangers[at].status = status;
+        }
+        if (process_reaped(t->processes, pid, status) || !t->jobs.first ||
+            t->n_strangers == ELEMENTS(t->strangers))
+                return;
+        t->strangers[t->n_strangers].pid = pid;
+        t->strangers[t->n_strangers++].status = status;
 }

@@ -26,12 +26,13 @@ typedef struct container_table {
         job_table jobs;
         process_table *processes;
         uint32_t next_job;
-        /* what was reaped and is not known: a container's process may end before its pid is told */
+        /* what was reaped and is not known while a crun is at work: a container's process may end
+         * before its pid is told */
         struct {
                 pid_t pid;
                 int status;
-        } strangers[16];
-        size_t next_stranger;
+        } strangers[PROCESSES_MAX];
+        size_t n_strangers;
 } container_table;
 
 typedef struct container_spec {

@@ -40,7 +40,7 @@ struct process {
         bool ended;
         uint32_t exit_status;
         uint64_t exited_at_usec;
-        bool oom_killed; /* of a container: something in it was, for want of memory */
+        uint64_t oom_kills; /* of a container: in it, for want of memory */
 };
 
 /* What the new process has as its standard streams; ours to close. */

@@ -2,13 +2,13 @@
 #include <linux/random.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
 #include <fcntl.h>
 
 #include "agent/announce.h"
-#include "agent/cgroup.h"
 #include "agent/clear-free.h"
 #include "agent/interface.h"
 #include "agent/machine-id.h"
@@ -138,7 +138,8 @@ static void say_end(ttrpc_call *call, const process *p) {
 
         response.exit_status = p->exit_status;
         response.exited_at_usec = p->exited_at_usec;
-        response.oom_killed = p->oom_killed;
+        response.oom_killed = p->oom_kills > 0;
+        response.oom_kills = p->oom_kills;
         (void)ferry_agent_v1_agent_wait_reply(call, &response);
 }
 
@@ -164,11 +165,10 @@ static void drop_waiters(agent_service *s, const process *p, const ttrpc_call *c
 
 static void on_end(process *p, void *userdata) {
         agent_service *s = userdata;
-        char folder[160];
 
         if (container_find(s->containers, p->id)) {
-                (void)snprintf(folder, sizeof(folder), CONTAINER_CGROUP "/%s", p->id);
-                p->oom_killed = cgroup_number(folder, "memory.events", "oom_kill") > 0;
+                p->oom_kills = service_oom_kills(p->id);
+                service_oom_ended(s, p->id);
         }
         drop_waiters(userdata, p, NULL);
 }
@@ -357,6 +357,7 @@ int agent_service_new(ttrpc_server *server, container_table *containers, agent_s
                 .info = on_info,
                 .start = on_start,
                 .wait = on_wait,
+                .wait_oom = service_wait_oom,
                 .signal = on_signal,
                 .resize = on_resize,
                 .list = on_list,
@@ -380,6 +381,9 @@ int agent_service_new(ttrpc_server *server, container_table *containers, agent_s
                 return -ENOMEM;
         s->containers = containers;
         s->processes = containers->processes;
+        s->oom_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        if (s->oom_fd < 0)
+                return -errno;
         r = ferry_agent_v1_agent_register(server, &methods, s);
         if (r < 0)
                 return r;

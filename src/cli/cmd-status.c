@@ -85,6 +85,9 @@ static void print_status(const cli_context *cli, const char *name, const reach *
                        s->qemu_version[0] != '\0' ? ", " : "", s->qemu_version, s->accelerator);
         printf("shim:        process %u, %s\nowner:       %s\n", s->shim_pid, s->shim_version,
                reach_owner(s, text));
+        if (s->agent_drops > 0)
+                printf("agent:       broke the protocol, its connection was dropped %u times\n",
+                       s->agent_drops);
         if (s->session)
                 print_session(cli->root, name, s->session);
         for (size_t i = 0; i < s->n_tombstones; i++)

@@ -25,15 +25,17 @@ static int read_one(const json_t *object, exec_record **ret) {
         const json_t *stdio = json_object_get(object, "stdio");
         const char *id = json_string_value(json_object_get(object, "id"));
         json_int_t stream = json_integer_value(json_object_get(object, "stream"));
+        json_int_t oom_kills = json_integer_value(json_object_get(object, "oom_kills"));
 
         if (!record)
                 return -ENOMEM;
         if (!id || strlen(id) > GUEST_PROCESS_ID_MAX || stream <= 0 || stream >= UINT32_MAX ||
-            json_array_size(stdio) != ELEMENTS(record->stdio))
+            oom_kills < 0 || json_array_size(stdio) != ELEMENTS(record->stdio))
                 return -EINVAL;
         record->stream = (uint32_t)stream;
         record->terminal = json_is_true(json_object_get(object, "terminal"));
         record->detached = json_is_true(json_object_get(object, "detached"));
+        record->oom_kills = (uint64_t)oom_kills;
         record->id = strdup(id);
         for (size_t i = 0; i < ELEMENTS(record->stdio); i++) {
                 const char *path = json_string_value(json_array_get(stdio, i));
@@ -90,9 +92,10 @@ int exec_records_write(int dir_fd, const char *name, const char *generation,
         for (const exec_record *e = records->first; list && r == 0 && e; e = e->next)
                 r = json_array_append_new(
                         list,
-                        json_pack("{s:s, s:I, s:b, s:b, s:[s?, s?, s?]}", "id", e->id, "stream",
-                                  (json_int_t)e->stream, "terminal", e->terminal, "detached",
-                                  e->detached, "stdio", e->stdio[0], e->stdio[1], e->stdio[2]));
+                        json_pack("{s:s, s:I, s:b, s:b, s:I, s:[s?, s?, s?]}", "id", e->id,
+                                  "stream", (json_int_t)e->stream, "terminal", e->terminal,
+                                  "detached", e->detached, "oom_kills", (json_int_t)e->oom_kills,
+                                  "stdio", e->stdio[0], e->stdio[1], e->stdio[2]));
         root = r == 0 ? json_pack("{s:s, s:I, s:O}", "generation", generation, "next_stream",
                                   (json_int_t)records->next_stream, "processes", list)
                       : NULL;

@@ -13,8 +13,9 @@ typedef struct exec_record {
         char *id;
         uint32_t stream;
         bool terminal;
-        bool detached;  /* its streams wait for FIFOs */
-        char *stdio[3]; /* paths; NULL: none */
+        bool detached;      /* its streams wait for FIFOs */
+        uint64_t oom_kills; /* of a container: those that were told */
+        char *stdio[3];     /* paths; NULL: none */
 } exec_record;
 
 typedef struct exec_records {

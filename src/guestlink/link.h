@@ -20,8 +20,12 @@ guest_link *guest_link_free(guest_link *l);
 void guest_link_freeze(guest_link *l);
 void guest_link_thaw(guest_link *l);
 
-/* For the stubs of agent.ttrpc.h. Give calls a timeout: nobody answers before the guest is up. */
+/* For the stubs of agent.ttrpc.h, at this moment: an agent that breaks the protocol is hung up on,
+ * its calls end with -ENOTCONN, and after a while it is given another connection. Give calls a
+ * timeout: nobody answers before the guest is up. */
 ttrpc_client *guest_link_client(const guest_link *l);
 guest_port *guest_link_streams(const guest_link *l);
+/* So often the agent was hung up on. */
+unsigned guest_link_drops(const guest_link *l);
 
 DEFINE_CLEANUP(guest_link *, guest_link_free)

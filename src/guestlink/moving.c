@@ -64,6 +64,7 @@ static int pack_program(guest_process *p, program_message **ret) {
                 return -ENOMEM;
         m->stream = p->record->stream;
         m->terminal = p->record->terminal;
+        m->oom_kills = p->record->oom_kills;
         for (uint32_t i = 0; r >= 0 && i < STREAMS_PER_PROGRAM; i++) {
                 r = pack_stream(p->owner, m->stream + i, &m->streams[m->n_streams]);
                 if (r > 0)
@@ -139,7 +140,8 @@ static bool program_is_valid(const programs_message *all, size_t at) {
         const program_message *m = all->programs[at];
 
         if (!id_is_valid(m->id) || m->stream < 2 || m->stream % 2 != 0 ||
-            m->stream >= all->next_stream || m->n_streams > STREAMS_PER_PROGRAM)
+            m->stream >= all->next_stream || m->n_streams > STREAMS_PER_PROGRAM ||
+            m->oom_kills > INT64_MAX)
                 return false;
         for (size_t i = 0; i < at; i++)
                 if (strcmp(all->programs[i]->id, m->id) == 0 ||
@@ -212,6 +214,7 @@ static int lay_out_records(int dir_fd, const char *generation, const programs_me
                                           .id = m->programs[i]->id,
                                           .stream = m->programs[i]->stream,
                                           .terminal = m->programs[i]->terminal,
+                                          .oom_kills = m->programs[i]->oom_kills,
                                           .detached = true };
                 records.first = &items[i];
         }

@@ -27,8 +27,9 @@ int guest_network_configure(guest_processes *g,
         if (!c)
                 return ferry_error_set_errno(reterr, -ENOMEM, "network");
         *c = (network_call){ .done = done, .userdata = userdata };
-        r = ferry_agent_v1_agent_configure_network_start(
-                guest_link_client(g->link), request, &guest_call_options, on_configured, c, NULL);
+        r = ferry_agent_v1_agent_configure_network_start(guest_link_client(g->link), request,
+                                                         &guest_first_call_options, on_configured,
+                                                         c, NULL);
         if (r == 0)
                 return 0;
         free(c);

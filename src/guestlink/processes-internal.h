@@ -13,18 +13,25 @@
 #include "guestlink/link.h"
 
 #define GUEST_CALL_USEC (30 * USEC_PER_SEC)
+/* Of what may be the first that a guest is asked for: it may still be booting, on a busy host. */
+#define GUEST_FIRST_CALL_USEC (90 * USEC_PER_SEC)
 
-extern const ttrpc_call_options guest_call_options;
+extern const ttrpc_call_options guest_call_options, guest_first_call_options;
 
 struct guest_process {
         guest_process *next;
         guest_processes *owner;
         exec_record *record; /* in the owner's list */
         guest_stdio *io;
-        bool drained; /* the guest has closed its output, and all of it was delivered */
-        bool ended, oom_killed;
+        bool drained;  /* the guest has closed its output, and all of it was delivered */
+        bool starting; /* the agent has not said yet that it runs */
+        bool watched;  /* the agent was asked for its end */
+        bool ended;
         uint32_t pid, exit_status;
-        uint64_t exited_at_usec;
+        uint64_t begun_usec, exited_at_usec; /* realtime; begun 0: not here */
+        guest_oom_handler on_oom;            /* NULL: nobody asked */
+        void *oom_userdata;
+        bool oom_watched; /* the agent was asked */
 };
 
 /* Somebody who waits for a program's end. */
@@ -47,6 +54,7 @@ struct guest_processes {
         size_t n;
         guest_waiting *waits;
         size_t n_waits;
+        sd_event_source *rewatch; /* asks again for the ends of those that are not watched */
         bool closing;
 };
 
@@ -71,5 +79,18 @@ int guest_processes_settle(int dir_fd, const char *generation);
 /* But for what has landed and is not laid out yet. */
 void guest_processes_forget_files(int dir_fd);
 
-/* An agent's answer, as an error. */
+/* ---- oom.c ---- */
+
+/* Asks for the next kill, where somebody wants to know of it. Negative: it could not be asked. */
+int guest_oom_watch(guest_process *p);
+/* Told by another answer. */
+void guest_oom_told(guest_process *p, uint64_t oom_kills);
+
+/* Asks again, in a moment, for the ends and kills that nobody was asked for. */
+void guest_processes_rewatch(guest_processes *g);
+
+guest_operation *guest_operation_new(guest_processes *g, const char *id, guest_done done,
+                                     void *userdata);
+
+/* An agent's answer, as an error. What it says is made harmless: it goes to logs and terminals. */
 int guest_judge(int r, const ttrpc_status *status, ferry_error *error);

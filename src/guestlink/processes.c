@@ -10,8 +10,12 @@
 
 #define WAITS_MAX       1024U
 #define GUEST_ERROR_MAX 1024U
+#define PID_LIMIT       (1U << 22) /* Linux's */
+#define STATUS_MAX      255U
+#define REWATCH_USEC    (1 * USEC_PER_SEC)
 
 const ttrpc_call_options guest_call_options = { .timeout_usec = GUEST_CALL_USEC };
+const ttrpc_call_options guest_first_call_options = { .timeout_usec = GUEST_FIRST_CALL_USEC };
 
 /* ---- the table ---- */
 
@@ -37,7 +41,7 @@ static guest_process_info info_of(const guest_process *p) {
                                      .terminal = p->record->terminal,
                                      .detached = p->record->detached,
                                      .ended = p->ended,
-                                     .oom_killed = p->oom_killed,
+                                     .oom_kills = p->record->oom_kills,
                                      .exit_status = p->exit_status,
                                      .exited_at_usec = p->exited_at_usec };
 }
@@ -54,6 +58,10 @@ void guest_processes_list(const guest_processes *g,
 
                 each(&info, userdata);
         }
+}
+
+unsigned guest_processes_agent_drops(const guest_processes *g) {
+        return guest_link_drops(g->link);
 }
 
 void guest_processes_save(guest_processes *g) {
@@ -115,18 +123,27 @@ static void drop(guest_processes *g, guest_process *p) {
 
 /* ---- the agent's answers ---- */
 
-/* The guest's words go to logs and terminals. */
+static bool is_control(const unsigned char *c) {
+        return *c < ' ' || *c == 0x7f || (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0);
+}
+
+/* libttrpc lets no message pass that is not UTF-8: only the cut may make it that. */
 static void set_guest_error(ferry_error *error, const ttrpc_status *status) {
-        char text[GUEST_ERROR_MAX + 1];
-        size_t n = strnlen(status->message, GUEST_ERROR_MAX);
+        const unsigned char *from = (const unsigned char *)status->message;
         bool known = status->code > FERRY_OK && status->code <= FERRY_UNAUTHENTICATED;
+        unsigned char text[GUEST_ERROR_MAX + 1];
+        size_t n = strnlen(status->message, GUEST_ERROR_MAX);
 
-        for (size_t i = 0; i < n; i++) {
-                unsigned char c = (unsigned char)status->message[i];
-
-                text[i] = (char)(c < ' ' || c == 0x7f ? ' ' : c);
-        }
+        memcpy(text, from, n);
+        while (n > 0 && (from[n] & 0xc0) == 0x80) /* not within a letter */
+                n--;
         text[n] = '\0';
+        for (size_t i = 0; i < n; i++)
+                if (is_control(&text[i])) {
+                        if (text[i] == 0xc2)
+                                text[i + 1] = ' ';
+                        text[i] = ' ';
+                }
         (void)ferry_error_set(error, known ? (ferry_code)status->code : FERRY_INTERNAL, -EREMOTEIO,
                               "%s", text);
 }
@@ -136,6 +153,9 @@ int guest_judge(int r, const ttrpc_status *status, ferry_error *error) {
                 return ferry_error_set(error, FERRY_DEADLINE_EXCEEDED, r,
                                        "the guest's agent does not answer: is it still booting, "
                                        "and has its image an agent?");
+        if (r == -EPROTO || r == -EMSGSIZE)
+                return ferry_error_set(error, FERRY_INTERNAL, r,
+                                       "the guest's agent gave an answer that makes no sense");
         if (r < 0)
                 return ferry_error_set(error, FERRY_UNAVAILABLE, r,
                                        "the connection to the guest's agent was lost");
@@ -156,8 +176,8 @@ static void finish(guest_operation *o, int r, const ferry_error *error, const gu
         free(o);
 }
 
-static guest_operation *operation_new(guest_processes *g, const char *id, guest_done done,
-                                      void *userdata) {
+guest_operation *guest_operation_new(guest_processes *g, const char *id, guest_done done,
+                                     void *userdata) {
         guest_operation *o = calloc(1, sizeof(*o));
 
         if (!o)
@@ -167,11 +187,19 @@ static guest_operation *operation_new(guest_processes *g, const char *id, guest_
         return o;
 }
 
-/* The guest's clock is its own: a time that is still to come would be the end of no process. */
-static uint64_t not_later_than_now(uint64_t usec) {
+/* The guest's clock is its own: a time before the beginning, or one that is still to come, would be
+ * the end of no process. */
+static uint64_t plausible_end(const guest_process *p, uint64_t usec) {
         uint64_t now = wall_usec();
 
-        return usec < now ? usec : now;
+        if (usec < p->begun_usec)
+                usec = p->begun_usec;
+        return usec > 0 && usec < now ? usec : now;
+}
+
+void guest_processes_rewatch(guest_processes *g) {
+        (void)sd_event_source_set_time_relative(g->rewatch, REWATCH_USEC);
+        (void)sd_event_source_set_enabled(g->rewatch, SD_EVENT_ONESHOT);
 }
 
 static void on_ended(int r, const ttrpc_status *status,
@@ -183,25 +211,29 @@ static void on_ended(int r, const ttrpc_status *status,
 
         if (!p || g->closing)
                 return;
+        p->watched = false;
         r = guest_judge(r, status, &error);
         if (r == 0) {
                 p->ended = true;
-                p->exit_status = response->exit_status;
-                p->exited_at_usec = not_later_than_now(response->exited_at_usec);
-                p->oom_killed = response->oom_killed;
+                p->exit_status =
+                        response->exit_status < STATUS_MAX ? response->exit_status : STATUS_MAX;
+                p->exited_at_usec = plausible_end(p, response->exited_at_usec);
+                guest_oom_told(p, response->oom_killed && response->oom_kills == 0
+                                          ? 1
+                                          : response->oom_kills);
                 end_waits(g, p, 0, NULL);
         } else if (error.code == FERRY_NOT_FOUND) {
                 /* the shim before this one died before it had started it */
                 drop(g, p);
                 guest_processes_save(g);
         } else
-                end_waits(g, p, r, &error);
+                guest_processes_rewatch(g); /* it runs on, as far as anybody knows */
 }
 
 /* From here on its end is known as soon as it comes. */
 static int watch(guest_process *p) {
         Ferry__Agent__V1__WaitRequest request = FERRY__AGENT__V1__WAIT_REQUEST__INIT;
-        guest_operation *o = operation_new(p->owner, p->record->id, NULL, NULL);
+        guest_operation *o = guest_operation_new(p->owner, p->record->id, NULL, NULL);
         int r;
 
         if (!o)
@@ -209,9 +241,20 @@ static int watch(guest_process *p) {
         request.id = p->record->id;
         r = ferry_agent_v1_agent_wait_start(guest_link_client(p->owner->link), &request, NULL,
                                             on_ended, o, NULL);
+        p->watched = r == 0;
         if (r < 0)
                 free(o);
         return r;
+}
+
+static int on_rewatch(sd_event_source *source, uint64_t usec, void *userdata) {
+        guest_processes *g = userdata;
+
+        for (guest_process *p = g->first; p; p = p->next)
+                if (!p->starting && !p->ended &&
+                    ((!p->watched && watch(p) < 0) || guest_oom_watch(p) < 0))
+                        guest_processes_rewatch(g);
+        return 0;
 }
 
 /* ---- starting ---- */
@@ -300,18 +343,19 @@ static void on_started(int r, const ttrpc_status *status,
         bool answered = r == 0;
 
         r = guest_judge(r, status, &error);
+        if (p)
+                p->starting = false;
         if (r == 0 && p) {
-                p->pid = response->pid;
-                r = watch(p);
-                if (r < 0)
-                        ferry_error_set_errno(&error, r, "watch %s", o->id);
+                p->pid = response->pid <= PID_LIMIT ? response->pid : 0;
+                if (watch(p) < 0)
+                        guest_processes_rewatch(g);
         } else if (answered && p && !g->closing) {
                 /* it does not run: nothing of it stays */
                 drop(g, p);
                 guest_processes_save(g);
                 p = NULL;
-        } else if (p && !g->closing)
-                (void)watch(p); /* it may run */
+        } else if (p && !g->closing && watch(p) < 0) /* it may run */
+                guest_processes_rewatch(g);
         finish(o, r, &error, r < 0 ? NULL : p);
 }
 
@@ -355,8 +399,9 @@ static int ask_create(guest_process *p, const guest_process_spec *spec, guest_op
         q.stream = p->record->stream;
         q.files = pointers;
         q.n_files = create->n_files;
-        return ferry_agent_v1_agent_create_container_start(
-                guest_link_client(p->owner->link), &q, &guest_call_options, on_started, o, NULL);
+        return ferry_agent_v1_agent_create_container_start(guest_link_client(p->owner->link), &q,
+                                                           &guest_first_call_options, on_started, o,
+                                                           NULL);
 }
 
 static int ask_start(guest_process *p, const guest_process_spec *spec, guest_operation *o) {
@@ -409,7 +454,9 @@ int guest_exec(guest_processes *g, const guest_process_spec *spec, guest_done do
         record->next = g->records.first;
         g->records.first = record;
         g->records.next_stream += 2;
-        o = operation_new(g, spec->id, done, userdata);
+        p->starting = true;
+        p->begun_usec = wall_usec();
+        o = guest_operation_new(g, spec->id, done, userdata);
         r = o ? guest_process_open_io(p, &bad) : -ENOMEM;
         if (r == 0) {
                 guest_processes_save(g);
@@ -518,7 +565,7 @@ int guest_signal(guest_processes *g, const char *id, uint32_t number, bool all, 
 
         if (!p)
                 return -ENOENT;
-        o = operation_new(g, id, done, userdata);
+        o = guest_operation_new(g, id, done, userdata);
         q.id = p->record->id;
         q.signal = number;
         q.all = all;
@@ -538,7 +585,7 @@ int guest_resize(guest_processes *g, const char *id, uint32_t rows, uint32_t col
 
         if (!p)
                 return -ENOENT;
-        o = operation_new(g, id, done, userdata);
+        o = guest_operation_new(g, id, done, userdata);
         q.id = p->record->id;
         q.rows = rows;
         q.columns = columns;
@@ -573,7 +620,7 @@ int guest_delete(guest_processes *g, const char *id, guest_done done, void *user
         if (!p->ended)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EBUSY,
                                        "'%s' is still running", id);
-        o = operation_new(g, id, done, userdata);
+        o = guest_operation_new(g, id, done, userdata);
         q.id = p->record->id;
         return started(o,
                        o ? ferry_agent_v1_agent_delete_start(guest_link_client(g->link), &q,
@@ -581,6 +628,15 @@ int guest_delete(guest_processes *g, const char *id, guest_done done, void *user
                                                              NULL)
                          : -ENOMEM,
                        reterr);
+}
+
+void guest_forget(guest_processes *g, const char *id) {
+        guest_process *p = guest_process_find(g, id);
+
+        if (!p)
+                return;
+        drop(g, p);
+        guest_processes_save(g);
 }
 
 /* ---- beginning and end ---- */
@@ -606,8 +662,8 @@ static void take_over(guest_processes *g) {
                         }
                         r = guest_process_open_io(p, &bad);
                 }
-                if (r == 0)
-                        r = watch(p);
+                if (r == 0 && watch(p) < 0)
+                        guest_processes_rewatch(g);
                 if (r < 0)
                         log_warning("program %s in the guest: %s", e->id, strerror(-r));
                 e = next;
@@ -640,6 +696,12 @@ int guest_processes_new(sd_event *event, const char *state_dir, const char *gene
                 return ferry_error_set_errno(reterr, -ENOMEM, "the guest's programs");
         g->dir_fd = -EBADF;
         g->event = sd_event_ref(event);
+        r = sd_event_add_time(event, &g->rewatch, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_USEC,
+                              on_rewatch, g);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(g->rewatch, SD_EVENT_OFF);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "the guest's programs");
         g->generation = strdup(generation);
         g->dir_fd = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
         r = !g->generation ? -ENOMEM : g->dir_fd < 0 ? -errno : 0;
@@ -684,6 +746,7 @@ guest_processes *guest_processes_free(guest_processes *g) {
         }
         guest_link_free(g->link); /* ends the calls under way */
         guest_keeps_free(g->keeps);
+        sd_event_source_disable_unref(g->rewatch);
         sd_event_unref(g->event);
         fd_close(g->dir_fd);
         free(g->generation);

@@ -46,7 +46,7 @@ typedef struct guest_process_info {
         bool detached; /* came from another host, and waits for guest_attach() */
         uint32_t exit_status;
         uint64_t exited_at_usec;
-        bool oom_killed; /* of a container: something in it was, for want of memory */
+        uint64_t oom_kills; /* of a container: in it, for want of memory */
 } guest_process_info;
 
 /* r: 0 or negative with `error`; `info` is borrowed, NULL when there is nothing to tell. Later,
@@ -59,11 +59,15 @@ int guest_processes_new(sd_event *event, const char *state_dir, const char *gene
                         guest_processes **ret, ferry_error *reterr);
 /* Lets go: the programs run on. What waits gets -ECANCELED. */
 guest_processes *guest_processes_free(guest_processes *g);
+/* Of a guest that does not delete it: for the host there is none such any more. */
+void guest_forget(guest_processes *g, const char *id);
 /* The VM is gone, and what it ran with it: forgets the files too. */
 void guest_processes_forget(int dir_fd);
 /* There are files: of a shim before this one, or of another host's. */
 bool guest_processes_are_left(int dir_fd);
 
+/* So often the agent has broken the protocol. */
+unsigned guest_processes_agent_drops(const guest_processes *g);
 /* That run or have not been deleted. */
 size_t guest_processes_count(const guest_processes *g);
 void guest_processes_list(const guest_processes *g,
@@ -78,6 +82,12 @@ int guest_wait(guest_processes *g, const char *id, bool drained, guest_done done
                ferry_error *reterr);
 /* `userdata`'s waits end without a word. */
 void guest_wait_forget(guest_processes *g, void *userdata);
+/* Of a container: `on_oom` is called when the kernel has killed in it for want of memory, once for
+ * all that was killed within a second, and before its end is told. What another host has told of is
+ * not told again. */
+typedef void (*guest_oom_handler)(const char *id, void *userdata);
+int guest_watch_oom(guest_processes *g, const char *id, guest_oom_handler on_oom, void *userdata,
+                    ferry_error *reterr);
 /* `all`: of a container, every process in it. */
 int guest_signal(guest_processes *g, const char *id, uint32_t number, bool all, guest_done done,
                  void *userdata, ferry_error *reterr);

@@ -8,51 +8,31 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
+#include "rootfs/cache.h"
 #include "rootfs/measure.h"
 #include "rootfs/mkfs.h"
 #include "rootfs/mounts.h"
 
-#define LOCK_FILE    ".lock"
-#define EROFS_MAGIC  0xe0f5e1e2U
-#define EROFS_OFFSET 1024
 /* Beside the image itself, so that a host does not run full to the last byte. */
 #define SPARE_BYTES UINT64_C(0x100000)
-
-int pack_find(int cache_fd, const char *name, uint64_t *ret_bytes) {
-        _cleanup_(closep) int fd =
-                openat(cache_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        uint8_t magic[4];
-        struct stat st;
-
-        if (fd < 0)
-                return -errno;
-        if (fstat(fd, &st) < 0)
-                return -errno;
-        if (!S_ISREG(st.st_mode) || pread(fd, magic, sizeof(magic), EROFS_OFFSET) != 4 ||
-            ((uint32_t)magic[0] | (uint32_t)magic[1] << 8 | (uint32_t)magic[2] << 16 |
-             (uint32_t)magic[3] << 24) != EROFS_MAGIC)
-                return -EBADMSG;
-        *ret_bytes = (uint64_t)st.st_size;
-        return 0;
-}
 
 /* Of all that pack the same at the same time, one does. The lock goes with its holder. */
 static int lock_image(const pack_order *o, ferry_error *reterr) {
         struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
-        int fd = openat(o->cache_fd, LOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        int fd = openat(o->cache_fd, CACHE_LOCK_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                        0600);
         uint64_t byte;
 
         if (fd < 0)
-                return ferry_error_set_errno(reterr, -errno, "%s/" LOCK_FILE, o->cache);
+                return ferry_error_set_errno(reterr, -errno, "%s/" CACHE_LOCK_FILE, o->cache);
         memcpy(&byte, o->key, sizeof(byte));
         lock.l_start = (off_t)(byte & (uint64_t)INT64_MAX >> 1);
         while (fcntl(fd, F_OFD_SETLKW, &lock) < 0)
                 if (errno != EINTR)
-                        return ferry_error_set_errno(reterr, -errno, "lock %s/" LOCK_FILE,
+                        return ferry_error_set_errno(reterr, -errno, "lock %s/" CACHE_LOCK_FILE,
                                                      o->cache);
         return 0; /* held until this process ends */
 }
@@ -82,23 +62,8 @@ static int make_mount_point(const pack_order *o, char **ret, ferry_error *reterr
         return 0;
 }
 
-static int check_space(const pack_order *o, const char *root, ferry_error *reterr) {
-        struct statvfs fs;
-        uint64_t need, room;
-        int r;
-
-        r = tree_measure(root, &need, reterr);
-        if (r < 0)
-                return r;
-        if (fstatvfs(o->cache_fd, &fs) < 0)
-                return ferry_error_set_errno(reterr, -errno, "%s", o->cache);
-        room = (uint64_t)fs.f_bavail * fs.f_frsize;
-        if (need + SPARE_BYTES > room)
-                return ferry_error_set(reterr, FERRY_RESOURCE_EXHAUSTED, -ENOSPC,
-                                       "%s has room for %" PRIu64 " bytes: the image needs about "
-                                       "%" PRIu64,
-                                       o->cache, room, need + SPARE_BYTES);
-        return 0;
+static int make_space(const pack_order *o, uint64_t need, ferry_error *reterr) {
+        return cache_make_room(o->cache_fd, o->cache, need + SPARE_BYTES, o->cache_max, reterr);
 }
 
 /* ---- mkfs.erofs ---- */
@@ -135,14 +100,36 @@ static int pack(const pack_order *o, int image, const char *root, ferry_error *r
         return mkfs_result(status, log, "mkfs.erofs", "erofs-utils", o->cache, reterr);
 }
 
+/* What a tree takes is known when it is packed: small files may take more than was thought. */
+static int pack_with_room(const pack_order *o, int image, const char *root, ferry_error *reterr) {
+        uint64_t need;
+        int r;
+
+        r = tree_measure(root, &need, reterr);
+        if (r == 0)
+                r = make_space(o, need, reterr);
+        if (r == 0)
+                r = pack(o, image, root, reterr);
+        if (r != -ENOSPC || ftruncate(image, 0) < 0 || make_space(o, 2 * need, NULL) < 0)
+                return r;
+        ferry_error_done(reterr);
+        *reterr = FERRY_ERROR_INIT;
+        return pack(o, image, root, reterr);
+}
+
 /* ---- all of it ---- */
 
 /* The file has no name before it is complete and on disk: no crash leaves a part of one. */
 static int publish(const pack_order *o, int image, ferry_error *reterr) {
         char path[32];
 
+        int r;
+
         if (fchmod(image, 0400) < 0 || fsync(image) < 0)
                 return ferry_error_set_errno(reterr, -errno, "%s/%s", o->cache, o->name);
+        r = cache_lock(image); /* nobody throws it away before it is used */
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "%s/%s", o->cache, o->name);
         snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
         if (linkat(AT_FDCWD, path, o->cache_fd, o->name, AT_SYMLINK_FOLLOW) < 0)
                 return ferry_error_set_errno(reterr, -errno, "%s/%s", o->cache, o->name);
@@ -151,22 +138,23 @@ static int publish(const pack_order *o, int image, ferry_error *reterr) {
         return 0;
 }
 
-static int make_image(const pack_order *o, ferry_error *reterr) {
-        _cleanup_(closep) int image = -EBADF;
+/* *ret_image stays open, and the image in use, until this process ends. */
+static int make_image(const pack_order *o, int *ret_image, ferry_error *reterr) {
         _cleanup_(freep) char *root = NULL;
+        int image;
         uint64_t bytes;
         int r;
 
         r = lock_image(o, reterr);
         if (r < 0)
                 return r;
-        r = pack_find(o->cache_fd, o->name, &bytes);
+        r = cache_use(o->cache_fd, o->name, ret_image, &bytes);
         if (r == 0)
                 return 0; /* by somebody else, while we waited */
         if (r == -EBADMSG && unlinkat(o->cache_fd, o->name, 0) < 0)
                 return ferry_error_set_errno(reterr, -errno, "%s/%s is no image", o->cache,
                                              o->name);
-        image = openat(o->cache_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        *ret_image = image = openat(o->cache_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
         if (image < 0)
                 return ferry_error_set_errno(reterr, -errno, "a temporary file in %s", o->cache);
         r = make_root(o, reterr);
@@ -175,9 +163,7 @@ static int make_image(const pack_order *o, ferry_error *reterr) {
         if (r == 0)
                 r = mounts_make(o->mounts, o->n_mounts, root, reterr);
         if (r == 0)
-                r = check_space(o, root, reterr);
-        if (r == 0)
-                r = pack(o, image, root, reterr);
+                r = pack_with_room(o, image, root, reterr);
         if (r == 0)
                 r = publish(o, image, reterr);
         return r;
@@ -185,12 +171,15 @@ static int make_image(const pack_order *o, ferry_error *reterr) {
 
 _Noreturn void pack_run(const pack_order *o, int report_fd) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
-        pack_report report = { .r = make_image(o, &error) };
+        int image = -EBADF;
+        pack_report report = { .r = make_image(o, &image, &error) };
+        uint8_t nothing;
 
         if (report.r < 0) {
                 report.code = error.code;
                 snprintf(report.text, sizeof(report.text), "%s", ferry_error_message(&error));
         }
         (void)fd_write_all(report_fd, &report, sizeof(report));
+        (void)!read(report_fd, &nothing, sizeof(nothing)); /* until it is in use by who wants it */
         _exit(0);
 }

@@ -12,18 +12,16 @@ typedef struct pack_order {
         const char *cache;  /* and its path: where the process mounts, for itself only */
         const char *name;   /* of the image, in there */
         const uint8_t *key; /* DIGEST_SIZE bytes: what `name` is made of */
+        uint64_t cache_max; /* bytes of all images; 0: no limit */
 } pack_order;
 
-/* Its last word to who started it, written in one piece. */
+/* Its last word to who started it, written in one piece. It ends when it is killed: until then the
+ * image is in use. */
 typedef struct pack_report {
         int r;
         ferry_code code;
         char text[1000];
 } pack_report;
 
-/* Ends the process. */
+/* `report_fd` is a socket. Ends the process. */
 _Noreturn void pack_run(const pack_order *order, int report_fd);
-
-/* The size of the image `name` in the folder. -ENOENT: there is none. -EBADMSG: that is no image.
- */
-int pack_find(int cache_fd, const char *name, uint64_t *ret_bytes);

@@ -5,17 +5,19 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
+#include "rootfs/cache.h"
 #include "rootfs/mounts.h"
 #include "rootfs/pack.h"
 
 struct rootfs_job {
         sd_event *event;
-        sd_event_source *source; /* the process's end, or the next turn when there is none */
+        sd_event_source *source; /* the process's report, or the next turn when there is none */
         pid_t pid;               /* 0: none */
         int pidfd, report_fd, cache_fd;
         char *path;
@@ -51,13 +53,20 @@ rootfs_job *rootfs_job_free(rootfs_job *job) {
         fd_close(job->pidfd);
         fd_close(job->report_fd);
         fd_close(job->cache_fd);
+        fd_close(job->image.use_fd);
         free(job->path);
         free(job);
         return NULL;
 }
 
+int rootfs_release(int use_fd_consume) {
+        if (use_fd_consume >= 0)
+                cache_mark(use_fd_consume);
+        return fd_close(use_fd_consume);
+}
+
 static int find_image(rootfs_job *job) {
-        int r = pack_find(job->cache_fd, job->name, &job->image.bytes);
+        int r = cache_use(job->cache_fd, job->name, &job->image.use_fd, &job->image.bytes);
 
         if (r == 0)
                 job->image.path = job->path;
@@ -95,9 +104,9 @@ static int on_end(sd_event_source *source, int fd, uint32_t revents, void *userd
         int r;
 
         (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        r = read_report(job, &error);
         kill_all(job); /* of what it started nothing is left */
         reap(job);
-        r = read_report(job, &error);
         job->done(r, r < 0 ? &error : NULL, r == 0 ? &job->image : NULL, job->userdata);
         return 0;
 }
@@ -136,7 +145,7 @@ static int start(rootfs_job *job, const pack_order *order, ferry_error *reterr) 
         int ends[2], r;
         pid_t parent = getpid();
 
-        if (pipe2(ends, O_CLOEXEC) < 0)
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
                 return ferry_error_set_errno(reterr, -errno, "rootfs");
         job->report_fd = ends[0];
         writer = ends[1];
@@ -157,7 +166,7 @@ static int start(rootfs_job *job, const pack_order *order, ferry_error *reterr) 
                 job->pid = 0;
                 return ferry_error_set_errno(reterr, r, "pidfd");
         }
-        r = sd_event_add_io(job->event, &job->source, job->pidfd, EPOLLIN, on_end, job);
+        r = sd_event_add_io(job->event, &job->source, job->report_fd, EPOLLIN, on_end, job);
         return r < 0 ? ferry_error_set_errno(reterr, r, "rootfs") : 0;
 }
 
@@ -185,8 +194,8 @@ static int open_cache(rootfs_job *job, const char *path, ferry_error *reterr) {
 }
 
 int rootfs_pack(sd_event *event, const rootfs_mount *mounts, size_t n_mounts, const char *cache_dir,
-                const char *identity, rootfs_done done, void *userdata, rootfs_job **ret,
-                ferry_error *reterr) {
+                uint32_t cache_max_mb, const char *identity, rootfs_done done, void *userdata,
+                rootfs_job **ret, ferry_error *reterr) {
         _cleanup_(rootfs_job_freep) rootfs_job *job = NULL;
         uint8_t key[DIGEST_SIZE];
         int r;
@@ -205,6 +214,7 @@ int rootfs_pack(sd_event *event, const rootfs_mount *mounts, size_t n_mounts, co
                              .pidfd = -EBADF,
                              .report_fd = -EBADF,
                              .cache_fd = -EBADF,
+                             .image = { .use_fd = -EBADF },
                              .done = done,
                              .userdata = userdata };
         digest_sha256(identity, strlen(identity), key);
@@ -222,7 +232,8 @@ int rootfs_pack(sd_event *event, const rootfs_mount *mounts, size_t n_mounts, co
                                      .cache_fd = job->cache_fd,
                                      .cache = cache_dir,
                                      .name = job->name,
-                                     .key = key };
+                                     .key = key,
+                                     .cache_max = (uint64_t)cache_max_mb << 20 };
 
                 r = start(job, &order, reterr);
                 if (r < 0)

@@ -19,6 +19,8 @@
 #define ROOTFS_OPTIONS_MAX  128U
 #define ROOTFS_TEXT_MAX     65536U /* of one option: a lowerdir names many layers */
 #define ROOTFS_IDENTITY_MAX 4096U
+#define ROOTFS_CACHE_MB     20480U /* by default */
+#define ROOTFS_CACHE_MB_MAX (1U << 30)
 
 /* As in containerd's CreateTaskRequest. All texts are borrowed. */
 typedef struct rootfs_mount {
@@ -33,6 +35,7 @@ typedef struct rootfs_image {
         const char *path; /* cache_dir/KEY.erofs */
         char key[2 * DIGEST_SIZE + 1];
         uint64_t bytes;
+        int use_fd; /* borrowed: while a duplicate is open nobody throws the image away */
 } rootfs_image;
 
 typedef struct rootfs_job rootfs_job;
@@ -46,12 +49,17 @@ typedef void (*rootfs_done)(int r, const ferry_error *error, const rootfs_image 
 /* Mounts in the order given, each over what is there already, all of it read-only, and packs what
  * is then at the root; or finds that this was done before. `identity` tells one content from
  * another: the same text is taken for the same tree, so it must change when that does. `cache_dir`
- * (absolute, made with mode 0700 if need be; nobody else may write to it) keeps the images;
+ * (absolute, made with mode 0700 if need be; nobody else may write to it) keeps the images, up to
+ * `cache_max_mb` (0: no limit): what was used the longest ago goes first, nothing that is in use;
  * deleting one that no VM uses is fine at any time. `done` is called once, later, never from inside
  * the call. Negative: refused as it stands, `done` is not called. */
 int rootfs_pack(sd_event *event, const rootfs_mount *mounts, size_t n_mounts, const char *cache_dir,
-                const char *identity, rootfs_done done, void *userdata, rootfs_job **ret,
-                ferry_error *reterr);
+                uint32_t cache_max_mb, const char *identity, rootfs_done done, void *userdata,
+                rootfs_job **ret, ferry_error *reterr);
+
+/* It is not used any more: closes a duplicate of use_fd, and notes when that was. Returns -EBADF.
+ */
+int rootfs_release(int use_fd_consume);
 
 /* Before `done`: kills it, and waits the moment that takes; `done` is not called any more. After
  * it: frees. NULL is fine. Returns NULL. */

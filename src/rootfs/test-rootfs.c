@@ -31,6 +31,7 @@ typedef struct world {
         sd_event *event;
         char folder[64], cache[96];
         char *mounts_before;
+        uint32_t cache_max_mb; /* 0: no limit */
 } world;
 
 typedef struct answer {
@@ -98,7 +99,8 @@ static int begin(world *w, answer *a, const rootfs_mount *mounts, size_t n, cons
         int r;
 
         *a = (answer){ .n = 0 };
-        r = rootfs_pack(w->event, mounts, n, w->cache, identity, on_done, a, &a->job, &error);
+        r = rootfs_pack(w->event, mounts, n, w->cache, w->cache_max_mb, identity, on_done, a,
+                        &a->job, &error);
         snprintf(a->text, sizeof(a->text), "%s", r < 0 ? ferry_error_message(&error) : "");
         return r;
 }
@@ -499,6 +501,149 @@ static void test_room_runs_out(void **state) {
         assert_int_equal(umount(w->cache), 0);
 }
 
+/* ---- what is thrown away ---- */
+
+/* An image of some `kib` that nothing makes smaller; in use until its job is freed. */
+static int pack_kib(world *w, answer *a, const char *name, unsigned kib) {
+        static const char *const bind[] = { "bind" };
+        _cleanup_(freep) char *tree = path_in(w, name);
+        rootfs_mount mount = { .type = "bind", .source = tree, .options = bind, .n_options = 1 };
+
+        run("mkdir -p %s && head -c %u /dev/urandom >%s/data", tree, kib << 10, tree);
+        assert_int_equal(begin(w, a, &mount, 1, name), 0);
+        wait_for(w, a);
+        return a->r;
+}
+
+static void packed_kib(world *w, answer *a, const char *name, unsigned kib) {
+        if (pack_kib(w, a, name, kib) < 0)
+                fail_msg("%s", a->text);
+}
+
+static bool is_there(const answer *a) {
+        return access(a->path, F_OK) == 0;
+}
+
+static void test_the_longest_unused_goes(void **state) {
+        world *w = *state;
+        answer a, b, c, d;
+
+        w->cache_max_mb = 4;
+        packed_kib(w, &a, "a", 1200);
+        packed_kib(w, &b, "b", 1200);
+        a.job = rootfs_job_free(a.job);
+        b.job = rootfs_job_free(b.job);
+        packed_kib(w, &a, "a", 1); /* the same identity is found, whatever is there now */
+        a.job = rootfs_job_free(a.job);
+        packed_kib(w, &c, "c", 1200);
+        assert_true(is_there(&a) && !is_there(&b) && is_there(&c));
+        /* one in use stays, and so is the limit passed */
+        packed_kib(w, &a, "a", 1);
+        packed_kib(w, &d, "d", 1200);
+        assert_true(is_there(&a) && is_there(&c) && is_there(&d));
+        c.job = rootfs_job_free(c.job);
+        packed_kib(w, &b, "b", 1200);
+        assert_true(is_there(&a) && is_there(&b) && !is_there(&c) && is_there(&d));
+        a.job = rootfs_job_free(a.job);
+        b.job = rootfs_job_free(b.job);
+        d.job = rootfs_job_free(d.job);
+}
+
+/* A QEMU whose shim has gone, and a name that a sandbox from elsewhere has. */
+static void test_what_others_use_stays(void **state) {
+        struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 1 };
+        char name[] = "0123456789abcdef0123456789abcdef@root.erofs";
+        _cleanup_(closep) int fd = -EBADF;
+        world *w = *state;
+        answer a, b, c;
+
+        w->cache_max_mb = 1;
+        packed_kib(w, &a, "a", 700);
+        packed_kib(w, &b, "b", 700);
+        a.job = rootfs_job_free(a.job);
+        b.job = rootfs_job_free(b.job);
+        fd = open(a.path, O_RDONLY | O_CLOEXEC);
+        assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+        run("ln %s %s/%s", b.path, w->cache, name);
+        packed_kib(w, &c, "c", 700);
+        assert_true(is_there(&a) && is_there(&b));
+        fd = fd_close(fd);
+        run("rm %s/%s && echo other >%s/other", w->cache, name, w->cache);
+        c.job = rootfs_job_free(c.job);
+        packed_kib(w, &c, "d", 700);
+        assert_true(!is_there(&a) && !is_there(&b) && is_there(&c));
+        c.job = rootfs_job_free(c.job);
+        assert_int_equal(count_images(w), 2); /* and what is no image is left alone */
+}
+
+static void test_a_full_disk(void **state) {
+        world *w = *state;
+        answer a, b, c;
+
+        assert_int_equal(mkdir(w->cache, 0700), 0);
+        assert_int_equal(mount_tmpfs(w->cache, "8m"), 0);
+        packed_kib(w, &a, "a", 2000);
+        packed_kib(w, &b, "b", 2000);
+        b.job = rootfs_job_free(b.job);
+        /* not even with all that nobody uses: nothing is thrown away in vain */
+        assert_int_equal(pack_kib(w, &c, "c", 7000), -ENOSPC);
+        c.job = rootfs_job_free(c.job);
+        assert_non_null(strstr(c.text, "room for"));
+        assert_non_null(strstr(c.text, "of images that nobody uses"));
+        assert_true(is_there(&a) && is_there(&b));
+        packed_kib(w, &c, "d", 4000);
+        assert_true(is_there(&a) && !is_there(&b) && is_there(&c));
+        c.job = rootfs_job_free(c.job);
+        a.job = rootfs_job_free(a.job);
+        assert_int_equal(umount(w->cache), 0);
+}
+
+#define MANY 8U
+
+/* Each has what it asked for in its hands, whatever the others throw away and whoever is killed. */
+static void test_many_at_once_in_a_small_cache(void **state) {
+        static const char *const bind[] = { "bind" };
+        char names[MANY][8], trees[MANY][96];
+        world *w = *state;
+        answer all[MANY];
+
+        w->cache_max_mb = 2;
+        for (unsigned i = 0; i < MANY; i++) {
+                snprintf(names[i], sizeof(names[i]), "t%u", i);
+                snprintf(trees[i], sizeof(trees[i]), "%s/t%u", w->folder, i);
+                run("mkdir %s && head -c 700000 /dev/urandom >%s/data", trees[i], trees[i]);
+        }
+        for (unsigned turn = 0; turn < 5; turn++) {
+                for (unsigned i = 0; i < MANY; i++) {
+                        rootfs_mount mount = {
+                                .type = "bind", .source = trees[i], .options = bind, .n_options = 1
+                        };
+
+                        assert_int_equal(begin(w, &all[i], &mount, 1, names[i]), 0);
+                }
+                for (unsigned i = turn; i < turn + 2; i++) /* as a shim's end does it */
+                        all[i].job = rootfs_job_free(all[i].job);
+                for (unsigned i = 0; i < MANY; i++) {
+                        if (!all[i].job)
+                                continue;
+                        while (all[i].n == 0)
+                                assert_true(sd_event_run(w->event, UINT64_MAX) >= 0);
+                        if (all[i].r < 0)
+                                fail_msg("%s", all[i].text);
+                }
+                for (unsigned i = 0; i < MANY; i++)
+                        if (all[i].job) {
+                                assert_true(is_there(&all[i]));
+                                run("fsck.erofs %s >/dev/null", all[i].path);
+                        }
+                for (unsigned i = 0; i < MANY; i++)
+                        all[i].job = rootfs_job_free(all[i].job);
+        }
+        packed_kib(w, &all[0], "last", 1);
+        all[0].job = rootfs_job_free(all[0].job);
+        assert_in_range(count_images(w), 1, 3);
+}
+
 static void test_what_cannot_be_mounted(void **state) {
         static const char *const none[] = { "bind" };
         static const char *const bad[] = { "lowerdir=/nowhere" };
@@ -613,6 +758,10 @@ int main(void) {
                 TEST(test_the_same_bytes),
                 TEST(test_no_room),
                 TEST(test_room_runs_out),
+                TEST(test_the_longest_unused_goes),
+                TEST(test_what_others_use_stays),
+                TEST(test_a_full_disk),
+                TEST(test_many_at_once_in_a_small_cache),
                 TEST(test_what_cannot_be_mounted),
                 TEST(test_refused_as_it_stands),
                 TEST(test_cancel),

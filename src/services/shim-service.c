@@ -29,6 +29,7 @@ struct shim_service {
         uint64_t round;
         struct check_call *checks;
         size_t n_checks;
+        const guest_access *guest;
         const task_service *tasks;
         void (*on_stopped)(void *userdata);
         void *userdata;
@@ -188,11 +189,18 @@ static status_parts *status_parts_new(const shim_service *service) {
                 fill_prediction(sandbox_get_prediction(service->sb), &p->prediction);
                 p->response.prediction = &p->prediction;
         }
+        if (service->guest && guest_access_programs(service->guest))
+                p->response.agent_drops =
+                        guest_processes_agent_drops(guest_access_programs(service->guest));
         if (service->tasks) {
                 task_service_get_status(service->tasks, &p->tasks);
                 p->response.containerd = &p->tasks.message;
         }
         return p;
+}
+
+void shim_service_set_guest(shim_service *service, const guest_access *guest) {
+        service->guest = guest;
 }
 
 void shim_service_set_tasks(shim_service *service, const task_service *tasks) {

@@ -282,6 +282,7 @@ static void on_packed(int r, const ferry_error *error, const rootfs_image *image
                 return;
         }
         c->root = strdup(image->path);
+        c->task->root.use_fd = fcntl(image->use_fd, F_DUPFD_CLOEXEC, 3);
         if (c->unique)
                 c->task->root.file = strdup(image->path);
         c->pack = rootfs_job_free(c->pack);
@@ -374,8 +375,8 @@ static int pack_root(creation *c, const Containerd__Task__V2__CreateTaskRequest 
                                             .target = q->rootfs[i]->target,
                                             .options = (const char *const *)q->rootfs[i]->options,
                                             .n_options = q->rootfs[i]->n_options };
-        return rootfs_pack(c->service->event, mounts, q->n_rootfs, c->service->cache_dir, identity,
-                           on_packed, c, &c->pack, reterr);
+        return rootfs_pack(c->service->event, mounts, q->n_rootfs, c->service->cache_dir,
+                           c->service->cache_max_mb, identity, on_packed, c, &c->pack, reterr);
 }
 
 /* ---- the bundle ---- */

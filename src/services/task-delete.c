@@ -39,26 +39,57 @@ static void on_deleted(int r, const ferry_error *error, const guest_process_info
         task_call_release(c);
 }
 
-/* The next step, or what ends it. */
-static void go_on_deleting(task_call *c, int r, ferry_error *error) {
-        if (r < 0)
-                on_deleted(r, error, NULL, c);
+/* What an agent that does not answer, or says no, has of it ends with the VM. Otherwise nobody
+ * could ever be rid of it. */
+static void go_without(task_call *c, const task_process *p, const ferry_error *error) {
+        guest_processes *guest = guest_access_programs(c->service->guest);
+
+        log_warning("%s %s: deleted without the guest: %s", c->id, c->exec_id,
+                    ferry_error_message(error));
+        if (guest)
+                guest_forget(guest, p->guest_id);
+        on_deleted(0, NULL, NULL, c);
+}
+
+static void on_process_gone(int r, const ferry_error *error, const guest_process_info *info,
+                            void *userdata) {
+        task_call *c = userdata;
+        const task_process *p = task_call_process(c);
+
+        if (r < 0 && p && error->code != FERRY_NOT_FOUND)
+                go_without(c, p, error);
+        else
+                on_deleted(r, error, info, c);
+}
+
+static void delete_process(task_call *c, const task_process *p, guest_processes *guest) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (guest_delete(guest, p->guest_id, on_process_gone, c, &error) < 0)
+                go_without(c, p, &error);
 }
 
 static void on_container_gone(int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         task_call *c = userdata;
-        task_process *p = task_call_process(c);
+        const task_process *p = task_call_process(c);
         guest_processes *guest;
 
-        if (r < 0 || !p) {
+        if (!p)
                 on_deleted(r, error, NULL, c);
-                return;
-        }
-        r = guest_access_find(c->service->guest, p->guest_id, &guest, &own);
-        if (r == 0)
-                r = guest_delete(guest, p->guest_id, on_deleted, c, &own);
-        go_on_deleting(c, r, &own);
+        else if (r < 0)
+                go_without(c, p, error);
+        else if ((r = guest_access_find(c->service->guest, p->guest_id, &guest, &own)) < 0)
+                on_deleted(r, &own, NULL, c);
+        else
+                delete_process(c, p, guest);
+}
+
+static void delete_container(task_call *c, const task_process *p, guest_processes *guest) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        if (guest_container_delete(guest, p->guest_id, on_container_gone, c, &error) < 0)
+                go_without(c, p, &error);
 }
 
 /* Its output is whole, or nobody has taken it. */
@@ -66,20 +97,18 @@ static void on_drained(int r, const ferry_error *error, const guest_process_info
                        void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         task_call *c = userdata;
-        task_process *p = task_call_process(c);
+        const task_process *p = task_call_process(c);
         guest_processes *guest;
 
         c->limit = sd_event_source_disable_unref(c->limit);
-        if (r < 0 || !p) {
+        if (r < 0 || !p)
                 on_deleted(r, error, NULL, c);
-                return;
-        }
-        r = guest_access_find(c->service->guest, p->guest_id, &guest, &own);
-        if (r == 0)
-                r = p->exec_id[0] ? guest_delete(guest, p->guest_id, on_deleted, c, &own)
-                                  : guest_container_delete(guest, p->guest_id, on_container_gone, c,
-                                                           &own);
-        go_on_deleting(c, r, &own);
+        else if ((r = guest_access_find(c->service->guest, p->guest_id, &guest, &own)) < 0)
+                on_deleted(r, &own, NULL, c);
+        else if (p->exec_id[0])
+                delete_process(c, p, guest);
+        else
+                delete_container(c, p, guest);
 }
 
 static int on_nobody_reads(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -93,14 +122,15 @@ static int on_nobody_reads(sd_event_source *source, uint64_t usec, void *userdat
         return 0;
 }
 
-/* Not for ever: whoever reads may be gone as well. */
+/* Not for ever: whoever reads may be gone as well. What comes at once ends the call already. */
 static int drain(task_call *c, guest_processes *guest, const char *guest_id, ferry_error *reterr) {
-        int r = guest_wait(guest, guest_id, true, on_drained, c, reterr);
+        int r;
 
-        if (r == 0)
-                (void)sd_event_add_time_relative(c->service->event, &c->limit, CLOCK_MONOTONIC,
-                                                 DRAIN_USEC, TIMER_ACCURACY_USEC, on_nobody_reads,
-                                                 c);
+        (void)sd_event_add_time_relative(c->service->event, &c->limit, CLOCK_MONOTONIC, DRAIN_USEC,
+                                         TIMER_ACCURACY_USEC, on_nobody_reads, c);
+        r = guest_wait(guest, guest_id, true, on_drained, c, reterr);
+        if (r < 0)
+                c->limit = sd_event_source_disable_unref(c->limit);
         return r;
 }
 
@@ -130,7 +160,7 @@ void task_on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteRequest 
         if (r == 0 && p->status == S(STOPPED))
                 r = drain(c, guest, p->guest_id, &error);
         else if (r == 0 && !p->exec_id[0])
-                r = guest_container_delete(guest, p->guest_id, on_container_gone, c, &error);
+                delete_container(c, p, guest);
         else if (r == 0) {
                 on_deleted(0, NULL, NULL, c);
                 return;

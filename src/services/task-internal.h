@@ -18,6 +18,7 @@
 #define TASK_EXECS_MAX CARRIED_EXECS_MAX
 #define GUEST_ID_SIZE  CARRIED_GUEST_ID_SIZE
 #define EXIT_LOST      255U
+#define EXIT_KILLED    137U
 
 typedef struct task task;
 typedef struct task_process task_process;
@@ -32,10 +33,11 @@ struct task_process {
         bool terminal;
         char *spec; /* of an exec that was not started: OCI's process */
         Containerd__Task__V2__Status status;
-        sd_event_source *late; /* it has ended, and its output is still on its way */
-        bool oom_killed;
-        bool migrated;  /* it has ended here only */
-        bool busy;      /* being started or deleted */
+        sd_event_source *late;       /* it has ended, and its output is still on its way */
+        sd_event_source *kill_limit; /* SIGKILL was asked for, and it has not ended yet */
+        bool doomed;                 /* nor has it in time */
+        bool migrated;               /* it has ended here only */
+        bool busy;                   /* being started or deleted */
         bool unclaimed; /* came with the sandbox; nobody here has asked for it by its id yet */
         bool arriving;  /* came with the sandbox; the guest's streams are not ours yet */
         Containerd__Task__V2__Status arrived_status; /* what it was at the source */
@@ -55,6 +57,7 @@ typedef struct task_waiter {
 typedef struct task_disk {
         char serial[VM_CONFIG_SERIAL_MAX + 1]; /* "": none was added */
         char *file;                            /* its own, to be removed too; NULL: shared */
+        int use_fd; /* so that nobody throws the image away; -EBADF: none */
 } task_disk;
 
 struct task {
@@ -76,6 +79,7 @@ struct task_service {
         task_network *network;
         task_events *events; /* NULL: nobody listens */
         char *cache_dir, *namespace, *address;
+        uint32_t cache_max_mb;
         uint32_t layer_mb;  /* of the disks that containers write to; 0: they write to memory */
         const char *pod_id; /* NULL: none was created; the sandbox service's */
         void (*on_shutdown)(void *userdata);
@@ -106,8 +110,7 @@ task_process *task_add_process(task *t, const char *exec_id, const char *const s
 void task_remove_process(task_process *p);
 
 /* Its end: told to who waits and to containerd, once. */
-void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_at_usec,
-                        bool oom_killed);
+void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_at_usec);
 /* From here on its end is known when it comes. */
 int task_watch(task_process *p, ferry_error *reterr);
 
@@ -200,7 +203,8 @@ void task_drop_unclaimed(task_service *s);
 
 void task_tell_create(const task *t);
 void task_tell_start(const task_process *p);
-void task_tell_exit(const task_process *p, bool oom_killed);
+void task_tell_exit(const task_process *p);
+void task_tell_oom(const task *t);
 void task_tell_delete(const task_process *p);
 void task_tell_exec_added(const task_process *p);
 void task_tell_paused(const task *t, bool paused);

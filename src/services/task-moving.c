@@ -438,7 +438,7 @@ static void take_up(task_process *p) {
                 task_tell_create(p->task);
         task_tell_start(p);
         if (r == -ENOENT || guest_access_open(p->task->service->guest, &guest, NULL) < 0) {
-                task_process_ended(p, EXIT_LOST, 0, false);
+                task_process_ended(p, EXIT_LOST, 0);
                 return;
         }
         if (p->arrived_status == S(CREATED) &&
@@ -477,7 +477,7 @@ static void end_all(task_service *s, bool moved) {
                 for (task_process *p = t->processes; p; p = p->next)
                         if (!t->creating && !p->unclaimed && p->status != S(STOPPED)) {
                                 p->migrated = moved;
-                                task_process_ended(p, EXIT_LOST, 0, false);
+                                task_process_ended(p, p->doomed ? EXIT_KILLED : EXIT_LOST, 0);
                         }
 }
 

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* What is asked for of a process that runs. */
+#include <signal.h>
+
+#include "base/log.h"
+#include "migration/session.h"
 #include "services/task-internal.h"
+
+/* For a guest to carry out a SIGKILL; then it is not asked any more. */
+#define KILL_USEC (10 * USEC_PER_SEC)
 
 #define S(name) CONTAINERD__TASK__V2__STATUS__##name
 
@@ -13,6 +20,59 @@ static void on_guest_done(int r, const ferry_error *error, const guest_process_i
         else
                 call_reply_empty(c->call);
         task_call_release(c);
+}
+
+/* ---- kill ---- */
+
+static bool is_lost(const task *t) {
+        const task_process *p = task_first(t);
+
+        return !t->creating && (p->doomed || p->status == S(STOPPED));
+}
+
+/* Its containers share the VM: it ends when there is none left that is to live on. */
+static void end_vm_of_the_doomed(task_service *s) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+
+        for (const task *t = s->tasks; t; t = t->next)
+                if (!is_lost(t)) {
+                        log_warning("its VM stays for container %s", t->id);
+                        return;
+                }
+        log_warning("its VM is ended");
+        if (sandbox_stop(s->sb, true, NULL, NULL, &error) < 0)
+                log_warning("stop the VM: %s", ferry_error_message(&error));
+}
+
+static void arm_kill_limit(task_process *p, uint64_t usec);
+
+static int on_kill_limit(sd_event_source *source, uint64_t usec, void *userdata) {
+        task_process *p = userdata;
+        task_service *s = p->task->service;
+
+        if (session_is_open(sandbox_session(s->sb))) { /* what it comes to is seen then */
+                arm_kill_limit(p, USEC_PER_SEC);
+                return 0;
+        }
+        log_warning("container %s: the guest has not ended it within %llu s of SIGKILL",
+                    p->task->id, KILL_USEC / USEC_PER_SEC);
+        p->doomed = true;
+        end_vm_of_the_doomed(s);
+        return 0;
+}
+
+static void arm_kill_limit(task_process *p, uint64_t usec) {
+        p->kill_limit = sd_event_source_disable_unref(p->kill_limit);
+        (void)sd_event_add_time_relative(p->task->service->event, &p->kill_limit, CLOCK_MONOTONIC,
+                                         usec, TIMER_ACCURACY_USEC, on_kill_limit, p);
+}
+
+static void on_killed(int r, const ferry_error *error, const guest_process_info *info,
+                      void *userdata) {
+        task_call *c = userdata;
+        const task_process *p = task_call_process(c);
+
+        on_guest_done(p && p->doomed ? 0 : r, error, info, c);
 }
 
 void task_on_kill(ttrpc_call *call, const Containerd__Task__V2__KillRequest *q, void *userdata) {
@@ -32,7 +92,9 @@ void task_on_kill(ttrpc_call *call, const Containerd__Task__V2__KillRequest *q, 
         c = task_call_to_guest(call, p, &guest);
         if (!c)
                 return;
-        r = guest_signal(guest, p->guest_id, q->signal, q->all && !p->exec_id[0], on_guest_done, c,
+        if (q->signal == SIGKILL && !p->exec_id[0] && !p->kill_limit)
+                arm_kill_limit(p, KILL_USEC);
+        r = guest_signal(guest, p->guest_id, q->signal, q->all && !p->exec_id[0], on_killed, c,
                          &error);
         task_call_asked(c, r, &error);
 }

@@ -133,6 +133,7 @@ int task_service_new(ttrpc_server *server, sd_event *event, sandbox *sb, guest_a
                              .on_shutdown = on_shutdown_,
                              .userdata = userdata,
                              .cache_dir = strdup(options->cache_dir),
+                             .cache_max_mb = options->cache_max_mb,
                              .layer_mb = options->layer_mb,
                              .namespace = strdup(options->namespace),
                              .address = strdup(options->address ? options->address : "") };

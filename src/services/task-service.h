@@ -17,6 +17,7 @@ typedef struct task_options {
         const char *namespace;
         const char *events;    /* containerd's ttrpc socket; NULL: nobody is told */
         const char *cache_dir; /* for packed roots */
+        uint32_t cache_max_mb; /* of what is in there; 0: no limit */
         uint32_t layer_mb;     /* of the disks that containers write to; 0: they write to memory */
         const char *address;   /* containerd's gRPC socket; NULL: not known */
 } task_options;

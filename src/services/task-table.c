@@ -39,7 +39,11 @@ task *task_alloc(task_service *s, const char *id, const char *bundle) {
 
         if (!t)
                 return NULL;
-        *t = (task){ .service = s, .id = strdup(id), .bundle = strdup(bundle) };
+        *t = (task){ .service = s,
+                     .id = strdup(id),
+                     .bundle = strdup(bundle),
+                     .root = { .use_fd = -EBADF },
+                     .layer = { .use_fd = -EBADF } };
         if (!t->id || !t->bundle) {
                 free(t->id);
                 free(t->bundle);
@@ -115,6 +119,7 @@ void task_remove_process(task_process *p) {
                 }
         drop_waiters(p);
         sd_event_source_disable_unref(p->late);
+        sd_event_source_disable_unref(p->kill_limit);
         for (size_t i = 0; i < ELEMENTS(p->stdio); i++)
                 free(p->stdio[i]);
         free(p->exec_id);
@@ -133,6 +138,7 @@ void task_remove(task *t) {
                 }
         while (t->processes)
                 task_remove_process(t->processes);
+        rootfs_release(t->root.use_fd);
         free(t->root.file);
         free(t->layer.file);
         free(t->id);

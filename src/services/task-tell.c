@@ -52,15 +52,17 @@ static const char *name_of(const task_process *p) {
         return p->exec_id[0] ? p->exec_id : p->task->id;
 }
 
-void task_tell_exit(const task_process *p, bool oom_killed) {
+void task_tell_oom(const task *t) {
+        Containerd__Events__TaskOOM m = CONTAINERD__EVENTS__TASK_OOM__INIT;
+
+        m.container_id = t->id;
+        TELL(t->service, "/tasks/oom", "TaskOOM", m);
+}
+
+void task_tell_exit(const task_process *p) {
         Containerd__Events__TaskExit m = CONTAINERD__EVENTS__TASK_EXIT__INIT;
-        Containerd__Events__TaskOOM oom = CONTAINERD__EVENTS__TASK_OOM__INIT;
         Google__Protobuf__Timestamp at;
 
-        if (oom_killed) {
-                oom.container_id = p->task->id;
-                TELL(p->task->service, "/tasks/oom", "TaskOOM", oom);
-        }
         timestamp_fill(&at, p->exited_at_usec);
         m.container_id = p->task->id;
         m.id = (char *)name_of(p);

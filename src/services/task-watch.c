@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The end of a process: known when it comes, told to who waits and to containerd. */
+#include <string.h>
+
 #include "base/log.h"
 #include "services/task-internal.h"
 
@@ -17,15 +19,15 @@ static void say_end(ttrpc_call *call, const task_process *p) {
         (void)containerd_task_v2_task_wait_reply(call, &m);
 }
 
-void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_at_usec,
-                        bool oom_killed) {
+void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_at_usec) {
         if (p->status == S(STOPPED))
                 return;
         p->late = sd_event_source_disable_unref(p->late);
+        p->kill_limit = sd_event_source_disable_unref(p->kill_limit);
         p->status = S(STOPPED);
         p->exit_status = exit_status;
         p->exited_at_usec = exited_at_usec ? exited_at_usec : wall_usec();
-        task_tell_exit(p, oom_killed);
+        task_tell_exit(p);
         while (p->waiters) {
                 task_waiter *w = p->waiters;
 
@@ -40,7 +42,7 @@ void task_process_ended(task_process *p, uint32_t exit_status, uint64_t exited_a
 static int on_late(sd_event_source *source, uint64_t usec, void *userdata) {
         task_process *p = userdata;
 
-        task_process_ended(p, p->exit_status, p->exited_at_usec, p->oom_killed);
+        task_process_ended(p, p->exit_status, p->exited_at_usec);
         return 0;
 }
 
@@ -51,7 +53,7 @@ static void on_whole(int r, const ferry_error *error, const guest_process_info *
         task_process *p = r == 0 ? task_call_process(c) : NULL;
 
         if (p)
-                task_process_ended(p, info->exit_status, info->exited_at_usec, info->oom_killed);
+                task_process_ended(p, info->exit_status, info->exited_at_usec);
         task_call_release(c);
 }
 
@@ -76,22 +78,43 @@ static int watch(task_process *p, bool drained, guest_done done, ferry_error *re
 static void on_watched(int r, const ferry_error *error, const guest_process_info *info,
                        void *userdata) {
         task_call *c = userdata;
-        task_process *p = r == 0 ? task_call_process(c) : NULL;
+        bool lost = r < 0 && error->code == FERRY_NOT_FOUND; /* for the guest there is none such */
+        task_process *p = r == 0 || lost ? task_call_process(c) : NULL;
 
         task_call_release(c);
         if (!p || p->status == S(STOPPED))
                 return;
+        if (r < 0) {
+                task_process_ended(p, EXIT_LOST, 0);
+                return;
+        }
         p->exit_status = info->exit_status;
         p->exited_at_usec = info->exited_at_usec;
-        p->oom_killed = info->oom_killed;
         if (sd_event_add_time_relative(p->task->service->event, &p->late, CLOCK_MONOTONIC,
                                        LATE_USEC, TIMER_ACCURACY_USEC, on_late, p) < 0 ||
             watch(p, true, on_whole, NULL) < 0)
-                task_process_ended(p, p->exit_status, p->exited_at_usec, p->oom_killed);
+                task_process_ended(p, p->exit_status, p->exited_at_usec);
+}
+
+static void on_oom(const char *guest_id, void *userdata) {
+        const task_service *s = userdata;
+
+        for (const task *t = s->tasks; t; t = t->next)
+                if (strcmp(t->guest_id, guest_id) == 0)
+                        task_tell_oom(t);
 }
 
 int task_watch(task_process *p, ferry_error *reterr) {
-        return watch(p, false, on_watched, reterr);
+        task_service *s = p->task->service;
+        guest_processes *guest;
+        int r = 0;
+
+        if (!p->exec_id[0]) {
+                r = guest_access_find(s->guest, p->guest_id, &guest, reterr);
+                if (r == 0)
+                        r = guest_watch_oom(guest, p->guest_id, on_oom, s, reterr);
+        }
+        return r < 0 ? r : watch(p, false, on_watched, reterr);
 }
 
 static void on_waiter_gone(ttrpc_call *call, void *userdata) {

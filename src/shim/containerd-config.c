@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "rootfs/layer.h"
+#include "rootfs/rootfs.h"
 #include "vm/vm-config.h"
 
 #define FILE_NAME        "/etc/ferry/containerd.json"
@@ -55,9 +56,10 @@ static int set_switch(const json_t *json, const char *key, bool *ret, ferry_erro
 }
 
 static int check_keys(json_t *json, ferry_error *reterr) {
-        static const char *const known[] = { "image",    "root",        "cache_dir", "disk_root",
-                                             "layer_mb", "accelerator", "memory_mb", "vcpus",
-                                             "template", "template_dir" };
+        static const char *const known[] = { "image",        "root",      "cache_dir",
+                                             "cache_max_mb", "disk_root", "layer_mb",
+                                             "accelerator",  "memory_mb", "vcpus",
+                                             "template",     "template_dir" };
         const char *key;
         json_t *value;
 
@@ -112,6 +114,11 @@ int containerd_config_read(containerd_config **ret, ferry_error *reterr) {
                 r = set_text(json, "root", ROOT_DEFAULT, true, &c->root, reterr);
         if (r == 0)
                 r = set_text(json, "cache_dir", CACHE_DEFAULT, true, &c->cache_dir, reterr);
+        if (r == 0) {
+                c->cache_max_mb = ROOTFS_CACHE_MB;
+                r = set_number(json, "cache_max_mb", 0, ROOTFS_CACHE_MB_MAX, &c->cache_max_mb,
+                               reterr);
+        }
         if (r == 0 && json_object_get(json, "disk_root"))
                 r = set_text(json, "disk_root", NULL, true, &c->disk_root, reterr);
         if (r == 0)

@@ -14,8 +14,9 @@ typedef struct containerd_config {
         char *image; /* a folder that `ferry image build --containers` made */
         char *root;  /* where sandboxes have their folders */
         char *cache_dir;
-        char *disk_root;   /* of what containers write to; NULL: they write to memory */
-        uint32_t layer_mb; /* of such a disk; 0: the shim's default */
+        char *disk_root;       /* of what containers write to; NULL: they write to memory */
+        uint32_t cache_max_mb; /* of packed roots; 0: no limit */
+        uint32_t layer_mb;     /* of such a disk; 0: the shim's default */
         char *accelerator;
         uint32_t memory_mb, vcpus; /* 0: the image's */
         bool template;             /* VMs begin from one (docs/templates.md) */

@@ -16,7 +16,7 @@ typedef struct containerd_request {
         /* its folder: a hash, so that its sockets' paths are short; or as it was imported */
         char sandbox[SANDBOX_ID_MAX + 1];
         char *state_dir;
-        char layer_mb[16];
+        char cache_max_mb[16], layer_mb[16];
         char *templates; /* NULL: none are used */
         containerd_config *config;
 } containerd_request;

@@ -20,7 +20,7 @@
 
 #define READY_FD   3
 #define READY_MSEC 20000
-#define ARGV_MAX   32U
+#define ARGV_MAX   48U
 
 static void request_done(containerd_request *q) {
         free(q->state_dir);
@@ -209,6 +209,9 @@ static size_t fill_argv(containerd_request *q, const char *config, const char *c
                 argv[n++] = "--disk-root";
                 argv[n++] = q->config->disk_root;
         }
+        snprintf(q->cache_max_mb, sizeof(q->cache_max_mb), "%u", q->config->cache_max_mb);
+        argv[n++] = "--cache-max-mb";
+        argv[n++] = q->cache_max_mb;
         if (q->config->layer_mb > 0) {
                 snprintf(q->layer_mb, sizeof(q->layer_mb), "%u", q->config->layer_mb);
                 argv[n++] = "--layer-mb";

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rootfs/layer.h"
+#include "rootfs/rootfs.h"
 
 const char shim_help[] =
         "usage: containerd-shim-ferry-v2 serve --state-dir DIR --id NAME [options]\n"
@@ -29,6 +30,7 @@ const char shim_help[] =
         "  --namespace NAME    serve containerd's tasks too; with it\n"
         "  --events SOCKET     containerd's ttrpc socket, to be told of them, and\n"
         "  --cache-dir DIR     where their packed roots are kept\n"
+        "  --cache-max-mb N    in N MiB (default 20480, 0: no limit); the longest unused go first\n"
         "  --layer-mb N        they write to sparse disks of N MiB (default 10240) below\n"
         "                      --disk-root; without that to memory\n"
         "  --template-dir DIR  start it from the template in this folder of root's alone; the "
@@ -65,6 +67,7 @@ enum {
         OPT_NAMESPACE,
         OPT_EVENTS,
         OPT_CACHE_DIR,
+        OPT_CACHE_MAX_MB,
         OPT_CONTAINERD,
         OPT_LAYER_MB,
         OPT_TEMPLATE_DIR,
@@ -85,6 +88,7 @@ static const struct option long_options[] = {
         { "events", required_argument, NULL, OPT_EVENTS },
         { "cache-dir", required_argument, NULL, OPT_CACHE_DIR },
         { "containerd", required_argument, NULL, OPT_CONTAINERD },
+        { "cache-max-mb", required_argument, NULL, OPT_CACHE_MAX_MB },
         { "layer-mb", required_argument, NULL, OPT_LAYER_MB },
         { "template-dir", required_argument, NULL, OPT_TEMPLATE_DIR },
         { "ready-fd", required_argument, NULL, OPT_READY_FD },
@@ -111,13 +115,13 @@ static int parse_fd(const char *text, int *ret) {
         return 0;
 }
 
-static int parse_layer(const char *text, uint32_t *ret) {
+static int parse_mb(const char *text, unsigned long min, unsigned long max, uint32_t *ret) {
         char *end;
         unsigned long value;
 
         errno = 0;
         value = strtoul(text, &end, 10);
-        if (errno || end == text || *end || value < LAYER_MB_MIN || value > LAYER_MB_MAX)
+        if (errno || end == text || *end || value < min || value > max)
                 return -EINVAL;
         *ret = (uint32_t)value;
         return 0;
@@ -161,8 +165,12 @@ static int take_option(int option, const char *value, shim_options *o, ferry_err
         case OPT_CONTAINERD:
                 o->containerd = value;
                 break;
+        case OPT_CACHE_MAX_MB:
+                if (parse_mb(value, 0, ROOTFS_CACHE_MB_MAX, &o->cache_max_mb) < 0)
+                        return usage(reterr, "--cache-max-mb is no number of MiB for a cache");
+                break;
         case OPT_LAYER_MB:
-                if (parse_layer(value, &o->layer_mb) < 0)
+                if (parse_mb(value, LAYER_MB_MIN, LAYER_MB_MAX, &o->layer_mb) < 0)
                         return usage(reterr, "--layer-mb is no number of MiB for a disk");
                 break;
         case OPT_TEMPLATE_DIR:
@@ -216,6 +224,7 @@ static int choose_verb(const char *word, shim_options *o, ferry_error *reterr) {
 
 int shim_options_parse(int argc, char **argv, shim_options *ret, ferry_error *reterr) {
         shim_options o = { .ready_fd = -EBADF,
+                           .cache_max_mb = ROOTFS_CACHE_MB,
                            .layer_mb = LAYER_MB_DEFAULT,
                            .log_level = FERRY_LOG_INFO };
         int option, r;

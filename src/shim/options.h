@@ -32,6 +32,7 @@ typedef struct shim_options {
         const char *containerd;   /* its gRPC socket */
         const char *cache_dir;    /* for its containers' roots */
         const char *template_dir; /* NULL: VMs boot */
+        uint32_t cache_max_mb;    /* of what is in there; 0: no limit */
         uint32_t layer_mb;        /* of the disks that they write to, below disk_root */
         int ready_fd;             /* -EBADF: none */
         ferry_log_level log_level;

@@ -221,6 +221,7 @@ static int serve_tasks(shim *s) {
                                  .events = s->options->events,
                                  .address = s->options->containerd,
                                  .cache_dir = s->options->cache_dir,
+                                 .cache_max_mb = s->options->cache_max_mb,
                                  .layer_mb = s->options->disk_root ? s->options->layer_mb : 0 },
                 on_shutdown, s, &s->tasks);
         if (r < 0)
@@ -258,8 +259,10 @@ static int make_sockets(shim *s, ferry_error *reterr) {
                 r = shim_service_new(s->server, s->event, s->sandbox, on_stopped, s, &s->service);
         if (r >= 0)
                 r = guest_access_new(s->event, s->sandbox, &s->guest);
-        if (r >= 0)
+        if (r >= 0) {
+                shim_service_set_guest(s->service, s->guest);
                 r = exec_service_new(s->server, s->sandbox, s->guest, &s->exec);
+        }
         if (r >= 0 && s->options->namespace)
                 r = serve_tasks(s);
         if (r < 0)

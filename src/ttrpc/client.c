@@ -39,8 +39,7 @@ struct ttrpc_client {
         ttrpc_slot *oldest, *newest;
         ttrpc_slot *buckets[BUCKETS]; /* the same ones by id */
         uint32_t next_id;             /* 0: used up */
-        size_t answer_max;
-        unsigned n_pins; /* frames of our callers that still use us */
+        unsigned n_pins;              /* frames of our callers that still use us */
         bool dead, freed;
         bool processing;
         uint64_t next_deadline; /* not later than the first one */
@@ -109,6 +108,7 @@ static void end_slot(ttrpc_slot *slot, int r, int32_t code, const char *message,
 /* A callback may change the list, so it is looked at anew each time. */
 static void end_all(ttrpc_client *c) {
         c->dead = true;
+        ttrpc_conn_hang_up(&c->io);
         while (c->oldest)
                 end_slot(c->oldest, -ENOTCONN, TTRPC_UNAVAILABLE, "ttrpc: closed", NULL, 0);
 }
@@ -121,9 +121,7 @@ EXPORT int ttrpc_client_new(int fd_consume, ttrpc_client **ret) {
                 close(fd_consume);
                 return -ENOMEM;
         }
-        *c = (ttrpc_client){ .next_id = 1,
-                             .answer_max = TTRPC_MESSAGE_MAX,
-                             .next_deadline = TTRPC_NEVER };
+        *c = (ttrpc_client){ .next_id = 1, .next_deadline = TTRPC_NEVER };
         r = ttrpc_conn_init(&c->io, fd_consume);
         if (r < 0) {
                 free(c);
@@ -134,7 +132,7 @@ EXPORT int ttrpc_client_new(int fd_consume, ttrpc_client **ret) {
 }
 
 EXPORT void ttrpc_client_set_answer_max(ttrpc_client *c, size_t n) {
-        c->answer_max = n < TTRPC_MESSAGE_MAX ? n : TTRPC_MESSAGE_MAX;
+        c->io.message_max = n < TTRPC_MESSAGE_MAX ? n : TTRPC_MESSAGE_MAX;
 }
 
 EXPORT int ttrpc_client_connect(const char *unix_path, ttrpc_client **ret) {
@@ -366,10 +364,9 @@ static void receive(ttrpc_client *c, const ttrpc_frame_header *header, const uin
 
         if (!slot) /* routine after a timeout or a cancel */
                 return;
-        if (too_long || header->length > c->answer_max)
-                end_slot(slot, -EMSGSIZE, TTRPC_RESOURCE_EXHAUSTED,
-                         too_long ? "the answer is larger than 4 MiB" : "the answer is too long",
-                         NULL, 0);
+        if (too_long)
+                end_slot(slot, -EMSGSIZE, TTRPC_RESOURCE_EXHAUSTED, "the answer is too long", NULL,
+                         0);
         else if (header->type == TTRPC_FRAME_RESPONSE)
                 receive_response(slot, data, header->length);
         else if (header->type == TTRPC_FRAME_DATA)

@@ -20,6 +20,7 @@ int ttrpc_conn_init(ttrpc_conn *c, int fd_consume) {
 
         *c = (ttrpc_conn){
                 .fd = fd_consume,
+                .message_max = TTRPC_MESSAGE_MAX,
                 .is_socket = getsockopt(fd_consume, SOL_SOCKET, SO_TYPE, &type, &n) == 0,
         };
         if (flags < 0 || fcntl(fd_consume, F_SETFL, flags | O_NONBLOCK) < 0) {
@@ -37,6 +38,11 @@ void ttrpc_conn_done(ttrpc_conn *c) {
         free(c->in);
         free(c->out);
         *c = (ttrpc_conn){ .fd = -1 };
+}
+
+void ttrpc_conn_hang_up(ttrpc_conn *c) {
+        if (c->is_socket)
+                (void)shutdown(c->fd, SHUT_RDWR);
 }
 
 static void compact(uint8_t *data, size_t *begin, size_t *end) {
@@ -88,7 +94,7 @@ static size_t wanted(const ttrpc_conn *c) {
 
         if (c->skip == 0 && have >= TTRPC_HEADER_SIZE &&
             ttrpc_frame_parse(c->in + c->in_begin, have, &header) == 1 &&
-            header.length <= TTRPC_MESSAGE_MAX && header.length + TTRPC_HEADER_SIZE > have &&
+            header.length <= c->message_max && header.length + TTRPC_HEADER_SIZE > have &&
             header.length + TTRPC_HEADER_SIZE - have > READ_SIZE)
                 return header.length + TTRPC_HEADER_SIZE - have;
         return READ_SIZE;
@@ -138,7 +144,7 @@ int ttrpc_conn_next(ttrpc_conn *c, ttrpc_frame_header *ret, const uint8_t **ret_
         r = ttrpc_frame_parse(c->in + c->in_begin, have, ret);
         if (r < 0)
                 return r;
-        if (ret->length > TTRPC_MESSAGE_MAX) {
+        if (ret->length > c->message_max) {
                 c->in_begin += TTRPC_HEADER_SIZE;
                 c->skip = ret->length;
                 *ret_data = NULL;

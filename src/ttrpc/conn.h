@@ -19,7 +19,8 @@ typedef struct ttrpc_conn {
         bool drained; /* the last read took all there was */
         uint8_t *in;
         size_t in_begin, in_end, in_size;
-        uint64_t skip; /* of a frame that was too long */
+        size_t message_max; /* a longer frame is thrown away */
+        uint64_t skip;      /* of one */
         uint8_t *out;
         size_t out_begin, out_end, out_size;
 } ttrpc_conn;
@@ -27,6 +28,8 @@ typedef struct ttrpc_conn {
 /* A stream socket, or another descriptor for both ways (a serial port). It becomes non-blocking. */
 int ttrpc_conn_init(ttrpc_conn *c, int fd_consume);
 void ttrpc_conn_done(ttrpc_conn *c);
+/* Nothing more goes either way, and the other end sees that. */
+void ttrpc_conn_hang_up(ttrpc_conn *c);
 
 /* Reads what is there. 1 got some, 0 nothing now, -ENOTCONN the end, another errno. */
 int ttrpc_conn_read(ttrpc_conn *c);

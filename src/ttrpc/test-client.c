@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "ttrpc/clock.h"
@@ -421,11 +422,16 @@ static void connection_lost_in_the_dark(void **state) {
 static void stranger(void **state) {
         fixture *f = *state;
         outcome o = { 0 };
+        char request[64];
+        ssize_t k;
 
         call(f, &o, NULL);
         wire_send(f->peer, "SSH-2.0-x\r\n", 11);
         wire_pump_client(f->client);
         expect_end(&o, -ENOTCONN, TTRPC_UNAVAILABLE);
+        while ((k = recv(f->peer, request, sizeof(request), 0)) > 0)
+                ;
+        assert_int_equal(k, 0); /* it is hung up on, and sees that */
 }
 
 static void timeout_passes(void **state) {

@@ -48,8 +48,8 @@ def blob(data, kind):
             "size": len(data)}
 
 
-def layer():
-    """busybox, by all the names that the tests use."""
+def layer(more):
+    """busybox, by all the names that the tests use, and a file with `more` in it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for folder in "bin", "dev", "etc", "proc", "root", "run", "sys", "tmp":
@@ -66,6 +66,9 @@ def layer():
             link = tarfile.TarInfo("bin/" + name)
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
+        entry = tarfile.TarInfo("more")
+        entry.size = len(more)
+        tar.addfile(entry, io.BytesIO(more))
         for name, text in ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), \
                 ("etc/group", "root:x:0:\n"):
             entry = tarfile.TarInfo(name)
@@ -74,9 +77,9 @@ def layer():
     return out.getvalue()
 
 
-def write_image(path, command):
+def write_image(path, command, image=IMAGE, more=b""):
     """An OCI layout, as a registry would give it."""
-    root = layer()
+    root = layer(more)
     config = json.dumps({
         "architecture": "amd64", "os": "linux",
         "config": {"Env": ["PATH=/bin"], "Cmd": command},
@@ -90,7 +93,7 @@ def write_image(path, command):
     index = json.dumps({
         "schemaVersion": 2,
         "manifests": [{**blob(manifest, "application/vnd.oci.image.manifest.v1+json"),
-                       "annotations": {"io.containerd.image.name": IMAGE,
+                       "annotations": {"io.containerd.image.name": image,
                                        "org.opencontainers.image.ref.name": "1"}}],
     }).encode()
     with tarfile.open(path, "w") as tar:

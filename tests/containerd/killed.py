@@ -116,6 +116,32 @@ def test_out_of_memory(here, _):
     wait_clean(here)
 
 
+def test_out_of_memory_of_a_child_is_told_at_once(here, there):
+    """And at the destination too: what was told here is not told again there."""
+    eats = "for i in 1 2; do until test -e /go$i; do sleep 0.1; done; (tail /dev/zero); echo $?; done; " + FOREVER
+    events = Watched(here, "events")
+    here.must("run", "-d", "--runtime", host.RUNTIME, *LIMITED, host.IMAGE, "m3", "sh", "-c", eats)
+    execute(here, "m3", "touch /go1")
+    events.wait_for("/tasks/oom")
+    assert host.state(here, "m3") == "RUNNING"
+    move(here, there, "m3")
+    wait_clean(here)
+    assert events.text.count("/tasks/oom") == 1, events.text
+    events.kill()
+    events = Watched(there, "events")
+    execute(there, "m3", "echo the source told of the first")
+    events.wait_for("/tasks/exit")  # that exec's
+    assert "/tasks/oom" not in events.text, events.text
+    execute(there, "m3", "touch /go2")
+    events.wait_for("/tasks/oom")
+    assert host.state(there, "m3") == "RUNNING"
+    host.remove(there, "m3")
+    wait_clean(there)
+    events.wait_for("/tasks/delete")
+    events.kill()
+    assert events.text.count("/tasks/oom") == 1, events.text
+
+
 def test_out_of_memory_in_an_exec(here, _):
     """The largest is killed: the container's init and another exec are not."""
     here.must("run", "-d", "--runtime", host.RUNTIME, *LIMITED, host.IMAGE, "m2", "sh", "-c", FOREVER)

@@ -336,7 +336,7 @@ static void test_its_output_and_exit_status(void **state) {
         assert_true(output_has(&s, 1, "hello from box 1\ngood morning\nwritten\n"));
         s.n = 0;
         assert_true(output_has(&s, 2, "bad\n"));
-        assert_false(info.oom_killed);
+        assert_int_equal(info.oom_kills, 0);
         put_away(&s, "first");
 }
 
@@ -448,7 +448,7 @@ static void test_a_memory_limit(void **state) {
         OK(guest_container_stats(guest, "hungry", on_stats, NULL, &error));
         assert_int_equal(stats.memory_limit_bytes, 16777216);
         (void)exit_status("hungry");
-        assert_true(info.oom_killed);
+        assert_true(info.oom_kills > 0);
         put_away(&s, "hungry");
 }
 
