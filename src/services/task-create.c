@@ -30,8 +30,13 @@ typedef struct creation {
         char *root; /* packed */
         sd_event_source *vm_wait;
         uint64_t vm_deadline;
-        bool unique; /* the packed root is for this container only */
+        bool unique;  /* the packed root is for this container only */
+        bool is_lost; /* who asked for it has gone */
 } creation;
+
+static bool is_wanted(const creation *c) {
+        return c->service && !c->is_lost;
+}
 
 static void leave_list(creation *c) {
         for (creation **at = &c->service->creations; *at; at = &(*at)->next)
@@ -50,6 +55,7 @@ static void creation_free(creation *c) {
         layer_job_free(c->layer);
         sd_event_source_disable_unref(c->vm_wait);
         free(c->root);
+        ttrpc_call_set_callbacks(c->call, NULL, NULL, NULL);
         ttrpc_call_unref(c->call);
         free(c);
 }
@@ -79,9 +85,47 @@ void task_release(task *t) {
 
 static void give_up(creation *c, int r, const ferry_error *error) {
         call_fail(c->call, r, error);
-        if (c->service)
+        if (c->service) {
                 task_release(c->task);
+                task_service_look(c->service);
+        }
         creation_free(c);
+}
+
+/* The name is free for another, which may well come before this one is undone. */
+static void free_name(task *t) {
+        char *other;
+
+        if (asprintf(&other, "%s (given up)", t->guest_id) < 0)
+                return;
+        free(t->id);
+        t->id = other;
+}
+
+/* Killed, or it has waited long enough. It would never hear of the container, so that nobody would
+ * remove it: it is not made. What QEMU or the guest is asked for just now ends first, where their
+ * VM stays. */
+static void on_caller_gone(ttrpc_call *call, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        creation *c = userdata;
+
+        c->is_lost = true;
+        if (!c->service)
+                return;
+        task_service_leave(c->service);
+        free_name(c->task);
+        if (!c->pack && !c->layer && !c->vm_wait)
+                return;
+        ferry_error_set(&error, FERRY_CANCELLED, -ECANCELED, "who asked for it has gone");
+        give_up(c, -ECANCELED, &error);
+}
+
+bool task_none_is_wanted(const task_service *s) {
+        size_t n = 0;
+
+        for (const creation *c = s->creations; c; c = c->next)
+                n += c->is_lost;
+        return n == s->n_tasks;
 }
 
 /* What QEMU or the guest is asked for still answers, and finds that nobody waits. */
@@ -113,6 +157,11 @@ static void on_created(int r, const ferry_error *error, const guest_process_info
         }
         p = task_first(c->task);
         c->task->creating = false;
+        if (c->is_lost) {
+                task_discard(c->task);
+                creation_free(c);
+                return;
+        }
         p->pid = task_host_pid(c->service);
         r = task_watch(p, &own);
         if (r < 0)
@@ -150,7 +199,7 @@ static void on_network(int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         creation *c = userdata;
 
-        if (r < 0 || !c->service) {
+        if (r < 0 || !is_wanted(c)) {
                 give_up(c, r < 0 ? r : -ECANCELED, error);
                 return;
         }
@@ -192,9 +241,9 @@ static void add_disk(creation *c, task_disk *disk, const char *kind, const char 
 
 /* False: it was not added, and that was the end. */
 static bool disk_is_there(creation *c, task_disk *disk, int r, const ferry_error *error) {
-        if (r == 0 && c->service)
+        if (r == 0 && is_wanted(c))
                 return true;
-        if (c->service)
+        if (c->service && r < 0)
                 disk->serial[0] = '\0';
         give_up(c, r < 0 ? r : -ECANCELED, error);
         return false;
@@ -474,6 +523,7 @@ void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequ
         c = calloc(1, sizeof(*c));
         if (c) {
                 *c = (creation){ .service = s, .call = ttrpc_call_ref(call) };
+                ttrpc_call_set_callbacks(call, on_caller_gone, NULL, c);
                 c->next = s->creations;
                 s->creations = c;
                 c->task = task_new(s, q->id, q->bundle);
