@@ -94,3 +94,5 @@ void mover_take_traces(mover *m);
 /* Both sessions closed and what is not needed any more removed: the source's shim after success,
  * the destination's after a rollback. */
 int mover_clear(mover *m, mover_place place, ferry_error *reterr);
+/* The part of it that is one side's, of the side that has no session any more. */
+int mover_clear_side(mover *m, peer *p, bool source, ferry_error *reterr);
