@@ -27,7 +27,8 @@ typedef struct creation {
         host_files files;
         rootfs_job *pack;
         layer_job *layer;
-        char *root; /* packed */
+        char *root;         /* the disk's file: packed, or what containerd has */
+        const char *fstype; /* what is on it */
         sd_event_source *vm_wait;
         uint64_t vm_deadline;
         bool unique;  /* the packed root is for this container only */
@@ -177,7 +178,7 @@ static int ask_guest(creation *c, ferry_error *reterr) {
         const guest_container_spec container = { .config = c->config.text,
                                                  .n_config = strlen(c->config.text),
                                                  .disk = c->task->root.serial,
-                                                 .fstype = "erofs",
+                                                 .fstype = c->fstype,
                                                  .upper_disk = c->task->layer.serial,
                                                  .files = c->files.items,
                                                  .n_files = c->files.n };
@@ -322,6 +323,16 @@ static int make_layer(creation *c, ferry_error *reterr) {
                           &c->layer, reterr);
 }
 
+/* Then what is written over it. */
+static int go_on_with_root(creation *c, ferry_error *reterr) {
+        if (!c->root)
+                return ferry_error_set_errno(reterr, -ENOMEM, "the container's root");
+        if (c->service->layer_mb > 0)
+                return make_layer(c, reterr);
+        await_vm(c);
+        return 0;
+}
+
 static void on_packed(int r, const ferry_error *error, const rootfs_image *image, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         creation *c = userdata;
@@ -334,12 +345,7 @@ static void on_packed(int r, const ferry_error *error, const rootfs_image *image
         if (c->unique)
                 c->task->root.file = strdup(image->path);
         c->pack = rootfs_job_free(c->pack);
-        if (!c->root)
-                r = ferry_error_set_errno(&own, -ENOMEM, "the container's root");
-        else if (c->service->layer_mb > 0)
-                r = make_layer(c, &own);
-        else
-                await_vm(c);
+        r = go_on_with_root(c, &own);
         if (r < 0)
                 give_up(c, r, &own);
 }
@@ -403,8 +409,8 @@ static int make_identity(creation *c, const Containerd__Task__V2__CreateTaskRequ
         return 0;
 }
 
-static int pack_root(creation *c, const Containerd__Task__V2__CreateTaskRequest *q,
-                     ferry_error *reterr) {
+static int provide_root(creation *c, const Containerd__Task__V2__CreateTaskRequest *q,
+                        ferry_error *reterr) {
         char identity[IDENTITY_SIZE];
         rootfs_mount mounts[ROOTFS_MOUNTS_MAX];
         int r;
@@ -414,15 +420,21 @@ static int pack_root(creation *c, const Containerd__Task__V2__CreateTaskRequest 
                                        "a root of 1 to %u mounts is needed (the container has no "
                                        "snapshot?)",
                                        ROOTFS_MOUNTS_MAX);
-        r = make_identity(c, q, identity);
-        if (r < 0)
-                return ferry_error_set_errno(reterr, r, "random numbers");
         for (size_t i = 0; i < q->n_rootfs; i++)
                 mounts[i] = (rootfs_mount){ .type = q->rootfs[i]->type,
                                             .source = q->rootfs[i]->source,
                                             .target = q->rootfs[i]->target,
                                             .options = (const char *const *)q->rootfs[i]->options,
                                             .n_options = q->rootfs[i]->n_options };
+        c->fstype = rootfs_find_disk(mounts, q->n_rootfs);
+        if (c->fstype) {
+                c->root = strdup(mounts[0].source);
+                return go_on_with_root(c, reterr);
+        }
+        c->fstype = "erofs";
+        r = make_identity(c, q, identity);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "random numbers");
         return rootfs_pack(c->service->event, mounts, q->n_rootfs, c->service->cache_dir, identity,
                            on_packed, c, &c->pack, reterr);
 }
@@ -538,7 +550,7 @@ void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequ
         }
         r = read_bundle(c, q->bundle, &error);
         if (r == 0)
-                r = pack_root(c, q, &error);
+                r = provide_root(c, q, &error);
         if (r < 0)
                 give_up(c, r, &error);
 }
