@@ -59,6 +59,7 @@ typedef struct mover {
         Ferry__Shim__V1__Containerd *containers; /* NULL: it has none; owned */
         const char *network; /* for them at the destination: a namespace's path, "none"; NULL: not
                                 said */
+        bool keeps_address;  /* whatever that has */
         json_t *infos[MOVER_CONTAINERS_MAX]; /* what the source's containerd keeps of them */
         size_t n_created;                    /* of them, the last ones, at the destination */
         char *images[MOVER_CONTAINERS_MAX];  /* brought there: SHA-256, hexadecimal */
