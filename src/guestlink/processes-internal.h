@@ -12,7 +12,8 @@
 #include "guestlink/keeps.h"
 #include "guestlink/link.h"
 
-#define GUEST_CALL_USEC (30 * USEC_PER_SEC)
+/* a guest that is still booting answers when it is there: on a busy host not at once */
+#define GUEST_CALL_USEC (60 * USEC_PER_SEC)
 
 extern const ttrpc_call_options guest_call_options;
 
