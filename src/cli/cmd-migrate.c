@@ -19,6 +19,7 @@
 #include "cli/peer.h"
 #include "cli/sandbox.h"
 #include "cli/view.h"
+#include "services/annotations.h"
 
 static int open_peers(const cli_context *cli, const char *name, const char *target, peer **ret_from,
                       peer **ret_to, ferry_error *reterr) {
@@ -117,6 +118,15 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 return cli_fail_usage("migrate",
                                       "--network '%.64s': must be an absolute path, or none",
                                       v->network);
+        if (v->keep_address && v->network && strcmp(v->network, "none") == 0)
+                return cli_fail_usage("migrate", "--keep-address and --network none contradict "
+                                                 "each other");
+        if (v->keep_address && v->await_pod)
+                return cli_fail_usage(
+                        "migrate",
+                        "--keep-address with --await-pod: who makes the "
+                        "containers there gives them the annotation " ANNOTATION_KEEP_ADDRESS
+                        "=true");
         if (v->session_id && !is_session_id(v->session_id))
                 return cli_fail_usage("migrate",
                                       "--session-id '%.64s': up to %u letters, digits "
@@ -143,6 +153,7 @@ static cli_exit run(const cli_context *cli, const cli_words *words, const void *
                 m.deadline_usec = m.start_usec + v->timeout.value * USEC_PER_SEC;
         m.files = &files;
         m.network = v->network;
+        m.keeps_address = v->keep_address;
         m.awaits = v->await_pod;
         if (v->session_id)
                 snprintf(m.session_id, sizeof(m.session_id), "%s", v->session_id);

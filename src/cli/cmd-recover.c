@@ -160,8 +160,9 @@ static cli_exit finish_alone(const recovery *r) {
 
 /* An empty shim on one side, beside the sandbox that runs on the other: of a migration that could
  * not clear away all. */
-static bool clear_leftover(recovery *r, place *p, const place *other) {
+static bool clear_leftover(recovery *r, place *p, const place *other, int *ret_r) {
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        mover m;
 
         if (r->there.host->sandbox) /* pods of CRI's, which are CRI's to remove */
                 return false;
@@ -171,8 +172,15 @@ static bool clear_leftover(recovery *r, place *p, const place *other) {
                 return false;
         p->shim = rpc_close(p->shim);
         p->host->operations->forward(p->host, r->name, other->host);
-        if (p->host->operations->clear(p->host, r->group, r->name, &error) < 0)
-                fprintf(stderr, "ferry: %s: %s\n", p->host->root, ferry_error_message(&error));
+        *ret_r = mover_init(&m, r->group, p->host, other->host, r->name, &error);
+        if (*ret_r == 0) {
+                mover_take_containers(&m, p->status);
+                *ret_r = mover_clear_side(&m, p->host, true, &error);
+                mover_done(&m);
+        }
+        if (*ret_r < 0)
+                fprintf(stderr, "ferry: %s: not all was cleared away: %s\n", p->host->root,
+                        ferry_error_message(&error));
         else
                 fprintf(stderr, "ferry: what a migration left of %s in %s is removed\n", r->name,
                         p->host->root);
@@ -341,12 +349,13 @@ static cli_exit recover(recovery *r, ferry_error *error) {
                 return force(r, error);
         if (session_of(&r->here) || session_of(&r->there))
                 return settle(r, error);
-        if (clear_leftover(r, &r->there, &r->here)) {
-                pair_forget(r->cli->root, r->name);
-                return finish_alone(r);
+        if (clear_leftover(r, &r->there, &r->here, &e)) {
+                if (e == 0)
+                        pair_forget(r->cli->root, r->name);
+                return e < 0 ? CLI_EXIT_FAILED : finish_alone(r);
         }
-        if (clear_leftover(r, &r->here, &r->there))
-                return finish_there(r);
+        if (clear_leftover(r, &r->here, &r->there, &e))
+                return e < 0 ? CLI_EXIT_FAILED : finish_there(r);
         if (r->here.started || !r->values->to) {
                 pair_forget(r->cli->root, r->name);
                 return finish_alone(r);

@@ -8,15 +8,21 @@
 
 #define NO_VM FERRY__SHIM__V1__VM_STATE__VM_STATE_NONE
 
-static bool has_container(const shim_status *status, const char *id) {
+typedef enum presence {
+        ABSENT,
+        MOVED, /* what is here is the record of one that runs elsewhere */
+        HERE,
+} presence;
+
+static presence find_container(const shim_status *status, const char *id) {
         const Ferry__Shim__V1__Containerd *c = status->containerd;
 
         if (c && strcmp(c->pod_id, id) == 0 && status->vm_state != NO_VM)
-                return true;
+                return HERE;
         for (size_t i = 0; c && i < c->n_containers; i++)
-                if (strcmp(c->containers[i]->id, id) == 0 && !c->containers[i]->migrated)
-                        return true;
-        return false;
+                if (strcmp(c->containers[i]->id, id) == 0)
+                        return c->containers[i]->migrated ? MOVED : HERE;
+        return ABSENT;
 }
 
 /* NULL: it does not answer. */
@@ -35,9 +41,9 @@ static shim_status *ask(const char *root, rpc_group *group, const char *name) {
 }
 
 /* One that does not answer has none that could be found. */
-static bool look_at(const char *root, rpc_group *group, const char *name, const char *id) {
+static presence look_at(const char *root, rpc_group *group, const char *name, const char *id) {
         shim_status *status = ask(root, group, name);
-        bool found = status && has_container(status, id);
+        presence found = status ? find_container(status, id) : ABSENT;
 
         if (status)
                 protobuf_c_message_free_unpacked(&status->base, NULL);
@@ -56,13 +62,17 @@ bool find_is_awaiting(const char *root, rpc_group *group, const char *name,
 
 int find_sandbox(const char *root, rpc_group *group, const char *word, char **ret,
                  ferry_error *reterr) {
-        const char *found = NULL;
+        const char *found = NULL, *left = NULL;
         sandbox_names names;
         int r = 0;
 
         if (sandbox_check_exists(root, word, NULL) < 0 && sandbox_list(root, &names, NULL) == 0) {
                 for (size_t i = 0; i < names.n && r == 0; i++) {
-                        if (!look_at(root, group, names.names[i], word))
+                        presence seen = look_at(root, group, names.names[i], word);
+
+                        if (seen == MOVED)
+                                left = names.names[i];
+                        if (seen != HERE)
                                 continue;
                         if (found)
                                 r = ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EEXIST,
@@ -72,6 +82,11 @@ int find_sandbox(const char *root, rpc_group *group, const char *word, char **re
                                                     word, found, names.names[i]);
                         found = names.names[i];
                 }
+                if (r == 0 && left && !found)
+                        r = ferry_error_set(reterr, FERRY_NOT_FOUND, -ENOENT,
+                                            "container %s has moved away; `ferry --root %s recover "
+                                            "%s` removes what is left of it",
+                                            word, root, left);
                 *ret = r == 0 ? strdup(found ? found : word) : NULL;
                 sandbox_names_done(&names);
         } else

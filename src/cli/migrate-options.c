@@ -15,6 +15,8 @@ const cli_option migrate_options[N_MIGRATE_OPTIONS] = {
         { "to", "TARGET", "the other host: its state root", CLI_OPTION_TEXT, AT(to) },
         { "network", "PATH", "containers' network namespace there, or none (default: as here)",
           CLI_OPTION_TEXT, AT(network) },
+        { "keep-address", NULL, "containers keep the addresses they have: the fabric leads there",
+          CLI_OPTION_SWITCH, AT(keep_address) },
         { "await-pod", NULL, "CRI's pod: wait for one there, made with the annotations it names",
           CLI_OPTION_SWITCH, AT(await_pod) },
         { "session-id", "ID", "of the session: up to 36 letters, digits, '-' (default: a new one)",

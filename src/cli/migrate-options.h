@@ -12,6 +12,7 @@
 typedef struct migrate_values {
         const char *to;
         const char *network; /* of containers: a namespace's path, or "none" */
+        bool keep_address;   /* and the guest has its old ones there */
         cli_number timeout;  /* seconds for all of it */
         bool check;
         bool await_pod;
@@ -29,7 +30,7 @@ typedef struct migrate_values {
         cli_number blackout_target, blackout_threshold; /* ms */
 } migrate_values;
 
-#define N_MIGRATE_OPTIONS 27U
+#define N_MIGRATE_OPTIONS 28U
 extern const cli_option migrate_options[N_MIGRATE_OPTIONS];
 
 /* The message and what it points to. */

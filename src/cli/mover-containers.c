@@ -145,6 +145,8 @@ static int make_spec(const mover *m, const char *id, json_t *spec) {
                 r = json_object_set_new(annotations, ANNOTATION_SANDBOX, json_string(m->name));
         if (r == 0)
                 r = json_object_set_new(annotations, ANNOTATION_SOURCE, json_string(id));
+        if (r == 0 && m->keeps_address)
+                r = json_object_set_new(annotations, ANNOTATION_KEEP_ADDRESS, json_string("true"));
         return r < 0 ? -ENOMEM : 0;
 }
 
@@ -172,9 +174,22 @@ static int check_maker(const mover *m, const char *id, const json_t *info, ferry
                                id, m->name);
 }
 
+/* Of what is asked for about the containers' network. */
+static int check_network(const mover *m, ferry_error *reterr) {
+        const char *option = m->network ? "--network" : m->keeps_address ? "--keep-address" : NULL;
+
+        if (option && n_containers(m) == 0)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                       "%s has no containers of a containerd's, which %s is about",
+                                       m->name, option);
+        return 0;
+}
+
 int mover_check_containers(mover *m, ferry_error *reterr) {
-        if (n_containers(m) == 0 || m->has_pod)
+        if (m->has_pod)
                 return 0;
+        if (n_containers(m) == 0)
+                return check_network(m, reterr);
         if (!m->to->containerd)
                 return ferry_error_set(
                         reterr, FERRY_FAILED_PRECONDITION, -EOPNOTSUPP,
@@ -193,6 +208,12 @@ int mover_check_containers(mover *m, ferry_error *reterr) {
                 r = ctr_get_container(&from, id, &m->infos[i], reterr);
                 if (r == 0)
                         r = check_maker(m, id, m->infos[i], reterr);
+                if (r == 0 && m->keeps_address &&
+                    !find_network(json_object_get(m->infos[i], "Spec")))
+                        r = ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
+                                            "container %s has the host's network: there is no "
+                                            "address to keep",
+                                            id);
                 if (r < 0)
                         return r;
         }

@@ -397,7 +397,7 @@ static int close_session(const mover *m, rpc *shim, ferry_error *reterr) {
 
 /* A shim that has served containerd goes when that has removed its containers, and may have gone
  * before we look. */
-static int clear(mover *m, peer *p, bool source, ferry_error *reterr) {
+int mover_clear_side(mover *m, peer *p, bool source, ferry_error *reterr) {
         int r;
 
         if (m->awaits && (source || m->has_pod || mover_await_is_used(m)))
@@ -422,14 +422,14 @@ int mover_clear(mover *m, mover_place place, ferry_error *reterr) {
                         m->from->operations->forward(m->from, m->name, m->to);
                 e = close_session(m, m->source, &error);
                 if (e == 0)
-                        e = clear(m, m->from, true, &error);
+                        e = mover_clear_side(m, m->from, true, &error);
                 if (r == 0 && e == 0)
                         m->to->operations->remember(m->to, m->name, NULL, NULL);
         } else {
                 r = close_session(m, m->source, reterr);
                 e = close_session(m, m->destination, &error);
                 if (e == 0 && m->made_destination)
-                        e = clear(m, m->to, false, &error);
+                        e = mover_clear_side(m, m->to, false, &error);
                 if (r == 0 && e == 0)
                         m->from->operations->remember(m->from, m->name, NULL, NULL);
         }

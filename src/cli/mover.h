@@ -60,6 +60,7 @@ typedef struct mover {
         Ferry__Shim__V1__Containerd *containers; /* NULL: it has none; owned */
         const char *network; /* for them at the destination: a namespace's path, "none"; NULL: not
                                 said */
+        bool keeps_address;  /* whatever that has */
         json_t *infos[MOVER_CONTAINERS_MAX]; /* what the source's containerd keeps of them */
         size_t n_created;                    /* of them, the last ones, at the destination */
         char *images[MOVER_CONTAINERS_MAX];  /* brought there: SHA-256, hexadecimal */
@@ -99,3 +100,5 @@ void mover_take_traces(mover *m);
 /* Both sessions closed and what is not needed any more removed: the source's shim after success,
  * the destination's after a rollback. */
 int mover_clear(mover *m, mover_place place, ferry_error *reterr);
+/* The part of it that is one side's, of the side that has no session any more. */
+int mover_clear_side(mover *m, peer *p, bool source, ferry_error *reterr);

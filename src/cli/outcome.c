@@ -189,11 +189,17 @@ static void print_report(const mover *m) {
 
 /* What stays behind is told, but the outcome is the migration's. */
 static void clear(mover *m, mover_place place) {
+        const peer *left = place == MOVER_AT_DESTINATION ? m->from : m->to;
+        const peer *kept = place == MOVER_AT_DESTINATION ? m->to : m->from;
         _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
 
         if (mover_clear(m, place, &error) < 0)
-                fprintf(stderr, "ferry: not all was cleared away: %s\n",
-                        ferry_error_message(&error));
+                fprintf(stderr,
+                        "ferry: not all was cleared away: %s\n"
+                        "ferry: %s is none the worse for it. Once that is mended, this removes the "
+                        "rest:\n  ferry --root %s recover %s --to %s\n",
+                        ferry_error_message(&error), m->name, left->root,
+                        peer_sandbox(left, m->name), kept->root);
 }
 
 cli_exit outcome_success(const cli_context *cli, mover *m) {
@@ -248,7 +254,7 @@ static cli_exit stayed(const cli_context *cli, mover *m, const ferry_error *erro
 }
 
 /* The side that still has something of it. */
-static const peer *kept(const mover *m) {
+static const peer *find_kept(const mover *m) {
         return m->source && rpc_is_open(m->source) ? m->from : m->to;
 }
 
@@ -275,8 +281,8 @@ static cli_exit undecided(const cli_context *cli, mover *m, const ferry_error *e
                 "                            ferry --root %s stop %s --force\n",
                 ferry_error_message(error), m->name, m->from->root, peer_sandbox(m->from, m->name),
                 m->to->root, peer_sandbox(m->to, m->name), m->from->root,
-                peer_sandbox(m->from, m->name), m->to->root, kept(m)->root,
-                peer_sandbox(kept(m), m->name));
+                peer_sandbox(m->from, m->name), m->to->root, find_kept(m)->root,
+                peer_sandbox(find_kept(m), m->name));
         (void)conclude(cli, m, "undecided", "unknown", error);
         return CLI_EXIT_UNDECIDED;
 }

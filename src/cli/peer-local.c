@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -28,7 +29,7 @@
 #define CONNECT_TIMEOUT (10 * USEC_PER_SEC)
 #define CLEARED_TIMEOUT (10 * USEC_PER_SEC)
 #define CLEARED_STEP    (20 * USEC_PER_MSEC)
-#define COPY_STEP       (64UL << 20)
+#define COPY_STEP       (64L << 20)
 
 typedef struct local_peer {
         peer base;
@@ -248,23 +249,62 @@ static char *image_path(peer *p, const char *name, const char *digest) {
                        : NULL;
 }
 
+/* copy_file_range() is for files alone. */
+static ssize_t copy_step(int in, int out, off_t at, size_t n) {
+        off_t from = at, to = at;
+        ssize_t k = copy_file_range(in, &from, out, &to, n, 0);
+
+        if (k >= 0 || (errno != EINVAL && errno != EXDEV))
+                return k;
+        return lseek(out, at, SEEK_SET) < 0 ? -1 : sendfile(out, in, &from, n);
+}
+
+/* What is a hole there is one here. */
+static int copy_content(int in, int out) {
+        off_t size = lseek(in, 0, SEEK_END), at = 0;
+
+        if (size < 0 || ftruncate(out, size) < 0)
+                return -errno;
+        while (at < size) {
+                off_t data = lseek(in, at, SEEK_DATA), hole;
+                ssize_t n;
+
+                if (data < 0 && errno == ENXIO)
+                        return 0;
+                at = data < 0 ? at : data; /* a device knows of no holes */
+                hole = data < 0 ? size : lseek(in, at, SEEK_HOLE);
+                n = copy_step(in, out, at, (size_t)(hole - at < COPY_STEP ? hole - at : COPY_STEP));
+                if (n <= 0)
+                        return n < 0 ? -errno : -EIO;
+                at += n;
+        }
+        return 0;
+}
+
 static int copy_image(const char *from, const char *to) {
         _cleanup_(closep) int in = open(from, O_RDONLY | O_CLOEXEC), out = -EBADF;
-        ssize_t n;
+        int r;
 
         if (in < 0)
                 return -errno;
         out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (out < 0)
                 return -errno;
-        do
-                n = copy_file_range(in, NULL, out, NULL, COPY_STEP, 0);
-        while (n > 0);
-        if (n < 0) {
-                n = -errno;
+        r = copy_content(in, out);
+        if (r < 0)
                 (void)unlink(to);
-        }
-        return (int)n;
+        return r;
+}
+
+/* A device is not linked: another host has none of that number. */
+static int link_or_copy(const char *from, const char *to) {
+        struct stat st;
+
+        if (stat(from, &st) < 0)
+                return -errno;
+        if (S_ISREG(st.st_mode) && link(from, to) == 0)
+                return 0;
+        return S_ISREG(st.st_mode) && errno != EXDEV ? -errno : copy_image(from, to);
 }
 
 static int take_image(peer *p, const char *name, const char *path, const char *digest,
@@ -278,8 +318,7 @@ static int take_image(peer *p, const char *name, const char *path, const char *d
                 return ferry_error_set_errno(reterr, -errno, "cache folder %s of host %s",
                                              host_of(p)->cache_dir, p->name);
         (void)unlink(to);
-        if (link(path, to) < 0)
-                r = errno == EXDEV ? copy_image(path, to) : -errno;
+        r = link_or_copy(path, to);
         return r < 0 ? ferry_error_set_errno(reterr, r, "a container's root (%s) to host %s", path,
                                              p->name)
                      : 0;

@@ -12,8 +12,9 @@
 #include "guestlink/keeps.h"
 #include "guestlink/link.h"
 
-#define GUEST_CALL_USEC (30 * USEC_PER_SEC)
-/* Of what may be the first that a guest is asked for: it may still be booting, on a busy host. */
+/* On a busy host a guest that is there may take its time. */
+#define GUEST_CALL_USEC (60 * USEC_PER_SEC)
+/* Of what may be the first that a guest is asked for: it may still be booting. */
 #define GUEST_FIRST_CALL_USEC (90 * USEC_PER_SEC)
 
 extern const ttrpc_call_options guest_call_options, guest_first_call_options;

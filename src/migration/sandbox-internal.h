@@ -27,7 +27,7 @@ struct sandbox {
         bool guest_ended; /* the guest itself powered off */
         char *exit_reason;
         uint64_t running_since;
-        mig_found found;          /* of the QEMU that is attached */
+        mig_found found; /* of the QEMU that is attached */
         sandbox_vm_state found_state;
         pending starting;         /* of boot, incoming or recover */
         pending discarding;       /* waits for the exit */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "rootfs/mounts.h"
 
+#include <endian.h>
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <linux/openat2.h>
@@ -107,6 +108,55 @@ int mounts_check(const rootfs_mount *mounts, size_t n, ferry_error *reterr) {
         for (size_t i = 0; r == 0 && i < n; i++)
                 r = check_one(&mounts[i], i, reterr);
         return r;
+}
+
+/* ---- is it a disk already? ---- */
+
+/* What the superblock says, which both have at 1024. */
+#define SUPERBLOCK        1024
+#define EXT4_MAGIC_AT     0x38
+#define EXT4_INCOMPAT_AT  0x60
+#define EXT4_NEEDS_REPLAY 0x04 /* a journal, which a guest that cannot write could not replay */
+#define EROFS_MAGIC       0xE0F5E1E2U
+
+static uint32_t read_le32(const uint8_t *at) {
+        uint32_t value;
+
+        memcpy(&value, at, sizeof(value));
+        return le32toh(value);
+}
+
+static bool is_disk(const char *path, const char *type, bool loop) {
+        _cleanup_(closep) int fd = -EBADF;
+        uint8_t block[EXT4_INCOMPAT_AT + 4];
+        struct stat st;
+
+        if (path[0] != '/' || stat(path, &st) < 0 ||
+            !(loop ? S_ISREG(st.st_mode) : S_ISBLK(st.st_mode)))
+                return false;
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || pread(fd, block, sizeof(block), SUPERBLOCK) != sizeof(block))
+                return false;
+        if (strcmp(type, "erofs") == 0)
+                return read_le32(block) == EROFS_MAGIC;
+        return block[EXT4_MAGIC_AT] == 0x53 && block[EXT4_MAGIC_AT + 1] == 0xEF &&
+               !(read_le32(block + EXT4_INCOMPAT_AT) & EXT4_NEEDS_REPLAY);
+}
+
+const char *rootfs_find_disk(const rootfs_mount *mounts, size_t n_mounts) {
+        static const char *const types[] = { "ext4", "erofs" }; /* the guest's kernel has them */
+        const rootfs_mount *m = mounts;
+
+        if (n_mounts != 1 || (m->target && m->target[0] && strcmp(m->target, "/") != 0))
+                return NULL;
+        for (size_t i = 0; i < m->n_options; i++)
+                if (find_flag(m->options[i]) < 0)
+                        return NULL; /* one that makes another tree of it, perhaps */
+        for (size_t i = 0; i < ELEMENTS(types); i++)
+                if (strcmp(m->type, types[i]) == 0)
+                        return is_disk(m->source, types[i], has_option(m, "loop")) ? types[i]
+                                                                                   : NULL;
+        return NULL;
 }
 
 /* ---- make ---- */

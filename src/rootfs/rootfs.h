@@ -31,6 +31,11 @@ typedef struct rootfs_mount {
         size_t n_options;
 } rootfs_mount;
 
+/* One mount, of a file (with "loop") or a block device that has a file system which the guest can
+ * mount as well as this host: that is a disk as it is, and need not be packed. Returns the file
+ * system's type, NULL: it is to be packed. */
+const char *rootfs_find_disk(const rootfs_mount *mounts, size_t n_mounts);
+
 typedef struct rootfs_image {
         const char *path; /* cache_dir/KEY.erofs */
         char key[2 * DIGEST_SIZE + 1];

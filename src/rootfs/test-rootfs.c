@@ -347,6 +347,42 @@ static void test_loop_and_inner_mounts(void **state) {
         run("! losetup -a | grep -q %s", w->folder);
 }
 
+static void test_what_is_a_disk_already(void **state) {
+        static const char *const loop[] = { "rw", "loop" }, *const other[] = { "loop",
+                                                                               "data=journal" };
+        world *w = *state;
+        _cleanup_(freep) char *ext4 = path_in(w, "ext4"), *dirty = path_in(w, "dirty");
+        rootfs_mount m = { .type = "ext4", .source = ext4, .options = loop, .n_options = 2 };
+        rootfs_mount two[2];
+
+        run("truncate -s 8M %s && mkfs.ext4 -q -F %s && cp %s %s && debugfs -w -R 'feature "
+            "needs_recovery' %s >/dev/null 2>&1",
+            ext4, ext4, ext4, dirty, dirty);
+        assert_string_equal(rootfs_find_disk(&m, 1), "ext4");
+        m.target = "/";
+        assert_string_equal(rootfs_find_disk(&m, 1), "ext4");
+        m.target = "/mnt";
+        assert_null(rootfs_find_disk(&m, 1));
+        m.target = NULL;
+        two[0] = two[1] = m;
+        assert_null(rootfs_find_disk(two, 2));
+        m.n_options = 1; /* a file without loop */
+        assert_null(rootfs_find_disk(&m, 1));
+        m.n_options = 2;
+        m.options = other;
+        assert_null(rootfs_find_disk(&m, 1));
+        m.options = loop;
+        m.type = "erofs"; /* which it is not */
+        assert_null(rootfs_find_disk(&m, 1));
+        m.type = "xfs";
+        assert_null(rootfs_find_disk(&m, 1));
+        m.type = "ext4";
+        m.source = dirty;
+        assert_null(rootfs_find_disk(&m, 1));
+        m.source = w->folder;
+        assert_null(rootfs_find_disk(&m, 1));
+}
+
 /* A link in the tree does not lead a mount out of it. */
 static void test_targets_stay_inside(void **state) {
         static const char *const bind[] = { "bind" };
@@ -752,6 +788,7 @@ int main(void) {
                 TEST(test_overlay),
                 TEST(test_many_layers),
                 TEST(test_loop_and_inner_mounts),
+                TEST(test_what_is_a_disk_already),
                 TEST(test_targets_stay_inside),
                 TEST(test_packed_once),
                 TEST(test_two_at_once),

@@ -14,3 +14,5 @@
 /* Which of the containers that came along it is: its id at the source. A pod's own container of
  * CRI's, with ANNOTATION_SANDBOX, needs none: CRI would hand it on to all of the pod. */
 #define ANNOTATION_SOURCE "io.microsoft.migration.source-container-id"
+/* "true": it keeps the addresses that it had at the source, whatever the namespace here has. */
+#define ANNOTATION_KEEP_ADDRESS "io.ferry.keep-address"

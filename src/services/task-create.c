@@ -27,11 +27,17 @@ typedef struct creation {
         host_files files;
         rootfs_job *pack;
         layer_job *layer;
-        char *root; /* packed */
+        char *root;         /* the disk's file: packed, or what containerd has */
+        const char *fstype; /* what is on it */
         sd_event_source *vm_wait;
         uint64_t vm_deadline;
-        bool unique; /* the packed root is for this container only */
+        bool unique;  /* the packed root is for this container only */
+        bool is_lost; /* who asked for it has gone */
 } creation;
+
+static bool is_wanted(const creation *c) {
+        return c->service && !c->is_lost;
+}
 
 static void leave_list(creation *c) {
         for (creation **at = &c->service->creations; *at; at = &(*at)->next)
@@ -50,6 +56,7 @@ static void creation_free(creation *c) {
         layer_job_free(c->layer);
         sd_event_source_disable_unref(c->vm_wait);
         free(c->root);
+        ttrpc_call_set_callbacks(c->call, NULL, NULL, NULL);
         ttrpc_call_unref(c->call);
         free(c);
 }
@@ -79,9 +86,47 @@ void task_release(task *t) {
 
 static void give_up(creation *c, int r, const ferry_error *error) {
         call_fail(c->call, r, error);
-        if (c->service)
+        if (c->service) {
                 task_release(c->task);
+                task_service_look(c->service);
+        }
         creation_free(c);
+}
+
+/* The name is free for another, which may well come before this one is undone. */
+static void free_name(task *t) {
+        char *other;
+
+        if (asprintf(&other, "%s (given up)", t->guest_id) < 0)
+                return;
+        free(t->id);
+        t->id = other;
+}
+
+/* Killed, or it has waited long enough. It would never hear of the container, so that nobody would
+ * remove it: it is not made. What QEMU or the guest is asked for just now ends first, where their
+ * VM stays. */
+static void on_caller_gone(ttrpc_call *call, void *userdata) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        creation *c = userdata;
+
+        c->is_lost = true;
+        if (!c->service)
+                return;
+        task_service_leave(c->service);
+        free_name(c->task);
+        if (!c->pack && !c->layer && !c->vm_wait)
+                return;
+        ferry_error_set(&error, FERRY_CANCELLED, -ECANCELED, "who asked for it has gone");
+        give_up(c, -ECANCELED, &error);
+}
+
+bool task_none_is_wanted(const task_service *s) {
+        size_t n = 0;
+
+        for (const creation *c = s->creations; c; c = c->next)
+                n += c->is_lost;
+        return n == s->n_tasks;
 }
 
 /* What QEMU or the guest is asked for still answers, and finds that nobody waits. */
@@ -113,6 +158,11 @@ static void on_created(int r, const ferry_error *error, const guest_process_info
         }
         p = task_first(c->task);
         c->task->creating = false;
+        if (c->is_lost) {
+                task_discard(c->task);
+                creation_free(c);
+                return;
+        }
         p->pid = task_host_pid(c->service);
         r = task_watch(p, &own);
         if (r < 0)
@@ -128,7 +178,7 @@ static int ask_guest(creation *c, ferry_error *reterr) {
         const guest_container_spec container = { .config = c->config.text,
                                                  .n_config = strlen(c->config.text),
                                                  .disk = c->task->root.serial,
-                                                 .fstype = "erofs",
+                                                 .fstype = c->fstype,
                                                  .upper_disk = c->task->layer.serial,
                                                  .files = c->files.items,
                                                  .n_files = c->files.n };
@@ -150,7 +200,7 @@ static void on_network(int r, const ferry_error *error, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         creation *c = userdata;
 
-        if (r < 0 || !c->service) {
+        if (r < 0 || !is_wanted(c)) {
                 give_up(c, r < 0 ? r : -ECANCELED, error);
                 return;
         }
@@ -192,9 +242,9 @@ static void add_disk(creation *c, task_disk *disk, const char *kind, const char 
 
 /* False: it was not added, and that was the end. */
 static bool disk_is_there(creation *c, task_disk *disk, int r, const ferry_error *error) {
-        if (r == 0 && c->service)
+        if (r == 0 && is_wanted(c))
                 return true;
-        if (c->service)
+        if (c->service && r < 0)
                 disk->serial[0] = '\0';
         give_up(c, r < 0 ? r : -ECANCELED, error);
         return false;
@@ -273,6 +323,16 @@ static int make_layer(creation *c, ferry_error *reterr) {
                           &c->layer, reterr);
 }
 
+/* Then what is written over it. */
+static int go_on_with_root(creation *c, ferry_error *reterr) {
+        if (!c->root)
+                return ferry_error_set_errno(reterr, -ENOMEM, "the container's root");
+        if (c->service->layer_mb > 0)
+                return make_layer(c, reterr);
+        await_vm(c);
+        return 0;
+}
+
 static void on_packed(int r, const ferry_error *error, const rootfs_image *image, void *userdata) {
         _cleanup_(ferry_error_donep) ferry_error own = FERRY_ERROR_INIT;
         creation *c = userdata;
@@ -286,12 +346,7 @@ static void on_packed(int r, const ferry_error *error, const rootfs_image *image
         if (c->unique)
                 c->task->root.file = strdup(image->path);
         c->pack = rootfs_job_free(c->pack);
-        if (!c->root)
-                r = ferry_error_set_errno(&own, -ENOMEM, "the container's root");
-        else if (c->service->layer_mb > 0)
-                r = make_layer(c, &own);
-        else
-                await_vm(c);
+        r = go_on_with_root(c, &own);
         if (r < 0)
                 give_up(c, r, &own);
 }
@@ -355,8 +410,8 @@ static int make_identity(creation *c, const Containerd__Task__V2__CreateTaskRequ
         return 0;
 }
 
-static int pack_root(creation *c, const Containerd__Task__V2__CreateTaskRequest *q,
-                     ferry_error *reterr) {
+static int provide_root(creation *c, const Containerd__Task__V2__CreateTaskRequest *q,
+                        ferry_error *reterr) {
         char identity[IDENTITY_SIZE];
         rootfs_mount mounts[ROOTFS_MOUNTS_MAX];
         int r;
@@ -366,15 +421,21 @@ static int pack_root(creation *c, const Containerd__Task__V2__CreateTaskRequest 
                                        "a root of 1 to %u mounts is needed (the container has no "
                                        "snapshot?)",
                                        ROOTFS_MOUNTS_MAX);
-        r = make_identity(c, q, identity);
-        if (r < 0)
-                return ferry_error_set_errno(reterr, r, "random numbers");
         for (size_t i = 0; i < q->n_rootfs; i++)
                 mounts[i] = (rootfs_mount){ .type = q->rootfs[i]->type,
                                             .source = q->rootfs[i]->source,
                                             .target = q->rootfs[i]->target,
                                             .options = (const char *const *)q->rootfs[i]->options,
                                             .n_options = q->rootfs[i]->n_options };
+        c->fstype = rootfs_find_disk(mounts, q->n_rootfs);
+        if (c->fstype) {
+                c->root = strdup(mounts[0].source);
+                return go_on_with_root(c, reterr);
+        }
+        c->fstype = "erofs";
+        r = make_identity(c, q, identity);
+        if (r < 0)
+                return ferry_error_set_errno(reterr, r, "random numbers");
         return rootfs_pack(c->service->event, mounts, q->n_rootfs, c->service->cache_dir,
                            c->service->cache_max_mb, identity, on_packed, c, &c->pack, reterr);
 }
@@ -475,6 +536,7 @@ void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequ
         c = calloc(1, sizeof(*c));
         if (c) {
                 *c = (creation){ .service = s, .call = ttrpc_call_ref(call) };
+                ttrpc_call_set_callbacks(call, on_caller_gone, NULL, c);
                 c->next = s->creations;
                 s->creations = c;
                 c->task = task_new(s, q->id, q->bundle);
@@ -489,7 +551,7 @@ void task_on_create(ttrpc_call *call, const Containerd__Task__V2__CreateTaskRequ
         }
         r = read_bundle(c, q->bundle, &error);
         if (r == 0)
-                r = pack_root(c, q, &error);
+                r = provide_root(c, q, &error);
         if (r < 0)
                 give_up(c, r, &error);
 }

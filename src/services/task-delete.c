@@ -6,7 +6,8 @@
 
 #define S(name) CONTAINERD__TASK__V2__STATUS__##name
 
-static void reply_deleted(ttrpc_call *call, const task_process *p) {
+/* False: nobody hears it. */
+static bool reply_deleted(ttrpc_call *call, const task_process *p) {
         Containerd__Task__V2__DeleteResponse m = CONTAINERD__TASK__V2__DELETE_RESPONSE__INIT;
         Google__Protobuf__Timestamp at;
 
@@ -14,14 +15,31 @@ static void reply_deleted(ttrpc_call *call, const task_process *p) {
         m.pid = p->pid;
         m.exit_status = p->exit_status;
         m.exited_at = &at;
-        (void)containerd_task_v2_task_delete_reply(call, &m);
+        return containerd_task_v2_task_delete_reply(call, &m) != -ENOTCONN;
+}
+
+/* Nobody knows of it, or waits: what the guest could not remove goes with its VM. */
+static void discarded(task_call *c, task_process *p, int r, const ferry_error *error) {
+        task_service *s = c->service;
+
+        if (r < 0)
+                log_warning("%s: %s", c->id, ferry_error_message(error));
+        if (p)
+                task_release(p->task);
+        task_call_release(c);
+        task_service_look(s);
 }
 
 static void on_deleted(int r, const ferry_error *error, const guest_process_info *info,
                        void *userdata) {
         task_call *c = userdata;
         task_process *p = task_call_process(c);
+        task_service *s = c->service;
 
+        if (!c->call) {
+                discarded(c, p, r, error);
+                return;
+        }
         if (p)
                 p->busy = false;
         if (r < 0 && error->code != FERRY_NOT_FOUND)
@@ -29,12 +47,16 @@ static void on_deleted(int r, const ferry_error *error, const guest_process_info
         else if (!p)
                 call_refuse(c->call, FERRY_NOT_FOUND, "it was deleted meanwhile");
         else {
-                reply_deleted(c->call, p);
+                bool heard = reply_deleted(c->call, p);
+
                 task_tell_delete(p);
                 if (p->exec_id[0])
                         task_remove_process(p);
-                else
+                else {
                         task_release(p->task);
+                        if (!heard)
+                                task_service_leave(s);
+                }
         }
         task_call_release(c);
 }
@@ -132,6 +154,26 @@ static int drain(task_call *c, guest_processes *guest, const char *guest_id, fer
         if (r < 0)
                 c->limit = sd_event_source_disable_unref(c->limit);
         return r;
+}
+
+void task_discard(task *t) {
+        _cleanup_(ferry_error_donep) ferry_error error = FERRY_ERROR_INIT;
+        task_process *p = task_first(t);
+        guest_processes *guest;
+        task_call *c;
+        int r;
+
+        c = task_call_new(t->service, t->id, "");
+        if (!c) {
+                task_release(t);
+                return;
+        }
+        p->busy = true;
+        r = guest_access_find(t->service->guest, p->guest_id, &guest, &error);
+        if (r < 0)
+                on_deleted(r, &error, NULL, c);
+        else
+                delete_container(c, p, guest);
 }
 
 void task_on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteRequest *q,

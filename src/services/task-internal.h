@@ -116,6 +116,8 @@ int task_watch(task_process *p, ferry_error *reterr);
 
 uint32_t task_host_pid(const task_service *s);
 bool task_vm_lives(const task_service *s);
+/* Who would have asked for Shutdown has gone. */
+void task_service_leave(task_service *s);
 /* False: a migration is under way, and the call is answered. */
 bool task_may_change(task_service *s, ttrpc_call *call);
 
@@ -176,8 +178,15 @@ void task_on_delete(ttrpc_call *call, const Containerd__Task__V2__DeleteRequest 
 void metrics_pack(const Ferry__Agent__V1__ContainerStatsResponse *s,
                   uint8_t packed[static METRICS_SIZE], Google__Protobuf__Any *ret);
 
+/* ---- task-delete.c ---- */
+
+/* One that nobody was told of: as if there had been none. */
+void task_discard(task *t);
+
 /* ---- task-create.c ---- */
 
+/* There is nothing here but what nobody waits for any more. */
+bool task_none_is_wanted(const task_service *s);
 /* The service ends: what is under way ends without it. */
 void task_abandon_creations(task_service *s);
 /* What a container had besides its guest: its disk, its image. */

@@ -498,6 +498,7 @@ void task_look(task_service *s) {
                 take_up_all(s);
         else if (!task_vm_lives(s))
                 look_without_vm(s);
-        if (s->shutdown_wanted && s->n_tasks == 0 && !session_is_open(sandbox_session(s->sb)))
+        if (s->shutdown_wanted && task_none_is_wanted(s) &&
+            !session_is_open(sandbox_session(s->sb)))
                 s->on_shutdown(s->userdata);
 }

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "guestlink/network.h"
 #include "oci/oci.h"
+#include "services/annotations.h"
 #include "services/bundle.h"
 
 #define PATH_MAX_  4095U
@@ -33,6 +34,7 @@ struct task_network {
         sd_event_source *retry;
         unsigned n_tries;
         char interface[IF_NAMESIZE];
+        bool keeps; /* the guest's addresses are what they were */
 };
 
 int task_network_new(sd_event *event, sandbox *sb, guest_access *guest, task_network **ret) {
@@ -323,14 +325,21 @@ int task_network_join_late(task_network *n, sandbox_done done, void *userdata,
 
 /* ---- of a guest that comes from elsewhere ---- */
 
-static int read_network(const char *bundle, char **ret, ferry_error *reterr) {
-        _cleanup_(freep) char *text = NULL;
+static int read_network(const char *bundle, char **ret, bool *ret_keeps, ferry_error *reterr) {
+        _cleanup_(freep) char *text = NULL, *keeps = NULL;
         size_t size;
         int r;
 
         r = bundle_read(bundle, &text, &size, reterr);
         if (r < 0)
                 return r;
+        keeps = oci_annotation(text, size, ANNOTATION_KEEP_ADDRESS);
+        if (keeps && strcmp(keeps, "true") != 0 && strcmp(keeps, "false") != 0)
+                return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
+                                       "annotation " ANNOTATION_KEEP_ADDRESS
+                                       ": \"%.60s\" is neither true nor false",
+                                       keeps);
+        *ret_keeps = keeps && strcmp(keeps, "true") == 0;
         *ret = oci_network(text, size);
         return 0;
 }
@@ -364,10 +373,21 @@ int task_network_expect(task_network *n, const char *path, ferry_error *reterr) 
 
 int task_network_expect_of(task_network *n, const char *bundle, ferry_error *reterr) {
         _cleanup_(freep) char *path = NULL;
+        bool keeps = false;
         int r;
 
-        r = read_network(bundle, &path, reterr);
-        return r < 0 ? r : task_network_expect(n, path, reterr);
+        r = read_network(bundle, &path, &keeps, reterr);
+        if (r == 0)
+                r = task_network_expect(n, path, reterr);
+        if (r < 0 || !keeps)
+                return r;
+        if (n->expected_fd < 0)
+                return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENODEV,
+                                       "its address is to be kept, and it has no network namespace "
+                                       "with an interface here (%s) where that would be heard",
+                                       path && path[0] ? path : "it names none");
+        n->keeps = true;
+        return 0;
 }
 
 static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -389,6 +409,16 @@ static void try_again(task_network *n, const ferry_error *error) {
                                        TIMER_ACCURACY_USEC, on_retry, n);
         if (r < 0)
                 log_error("the guest stays without its network: %s", strerror(-r));
+}
+
+/* What it has stays, and its neighbours learn anew where that is. */
+static int announce(task_network *n, ferry_error *reterr) {
+        guest_processes *guest;
+        int r = guest_access_open(n->guest, &guest, reterr);
+
+        if (r == 0)
+                guest_moved(guest, true);
+        return r;
 }
 
 static void on_arrived(int r, const ferry_error *error, void *userdata) {
@@ -423,6 +453,7 @@ void task_network_look(task_network *n, bool runs_here) {
                 return;
         }
         expect_nothing(n);
-        if (tell(n, &network, on_arrived, NULL, &error) < 0)
+        r = n->keeps ? announce(n, &error) : tell(n, &network, on_arrived, NULL, &error);
+        if (r < 0)
                 log_error("the guest does not know its network: %s", ferry_error_message(&error));
 }

@@ -26,6 +26,8 @@ int task_network_join_late(task_network *n, sandbox_done done, void *userdata, f
 /* For a guest that is still to come here: it is to have the network of that namespace, or of that
  * bundle's, as above. Errors are those that can be known by now. */
 int task_network_expect(task_network *n, const char *path, ferry_error *reterr);
+/* It may say that the guest keeps the addresses that it has (ANNOTATION_KEEP_ADDRESS):
+ * FailedPrecondition where there is no interface for them. */
 int task_network_expect_of(task_network *n, const char *bundle, ferry_error *reterr);
 /* The VM's state has changed: does what can be done by now of what is expected. `runs_here`: the
  * guest can be told. */

@@ -72,15 +72,17 @@ static void on_pids(ttrpc_call *call, const Containerd__Task__V2__PidsRequest *q
         (void)containerd_task_v2_task_pids_reply(call, &m);
 }
 
+/* containerd 1.6 looks so for what it had before it was started again: NotFound makes it clear a
+ * shim away that has come to no container. */
 static void on_connect(ttrpc_call *call, const Containerd__Task__V2__ConnectRequest *q,
                        void *userdata) {
         Containerd__Task__V2__ConnectResponse m = CONTAINERD__TASK__V2__CONNECT_RESPONSE__INIT;
-        task_service *s = userdata;
-        const task *t = task_find(s, q->id);
-        const task_process *p = t ? task_first(t) : NULL;
+        const task_process *p = task_named(userdata, call, q->id, "");
 
+        if (!p)
+                return;
         m.shim_pid = (uint32_t)getpid();
-        m.task_pid = p ? p->pid : 0;
+        m.task_pid = p->pid;
         m.version = (char *)VERSION;
         (void)containerd_task_v2_task_connect_reply(call, &m);
 }
@@ -90,8 +92,7 @@ static void on_shutdown(ttrpc_call *call, const Containerd__Task__V2__ShutdownRe
         task_service *s = userdata;
 
         call_reply_empty(call);
-        s->shutdown_wanted = true;
-        task_service_look(s);
+        task_service_leave(s);
 }
 
 /* ---- the service ---- */
@@ -104,6 +105,11 @@ static int on_look(sd_event_source *source, void *userdata) {
 /* From a callback of whatever changes: what there is to do is done in a moment. */
 void task_service_look(task_service *s) {
         (void)sd_event_source_set_enabled(s->look, SD_EVENT_ONESHOT);
+}
+
+void task_service_leave(task_service *s) {
+        s->shutdown_wanted |= !s->pod_id; /* a pod of CRI's has its own ShutdownSandbox */
+        task_service_look(s);
 }
 
 /* Version 3 is the same by another name. */

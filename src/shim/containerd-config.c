@@ -18,6 +18,19 @@
 #define CACHE_DEFAULT    "/var/cache/ferry/roots"
 #define TEMPLATE_DEFAULT "/var/cache/ferry/templates"
 
+/* FERRY_CONTAINERD_CONFIG, or NULL. */
+static const char *given_path(void) {
+        const char *given = getenv("FERRY_CONTAINERD_CONFIG");
+
+        return given && given[0] ? given : NULL;
+}
+
+static const char *file_name(void) {
+        const char *given = given_path();
+
+        return given ? given : FILE_NAME;
+}
+
 static int set_text(const json_t *json, const char *key, const char *otherwise, bool is_path,
                     char **ret, ferry_error *reterr) {
         const json_t *value = json_object_get(json, key);
@@ -25,7 +38,7 @@ static int set_text(const json_t *json, const char *key, const char *otherwise, 
 
         if (!text || (is_path && text[0] != '/'))
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL, "%s: %s: want %s",
-                                       FILE_NAME, key, is_path ? "an absolute path" : "a text");
+                                       file_name(), key, is_path ? "an absolute path" : "a text");
         *ret = strdup(text);
         return *ret ? 0 : ferry_error_set_errno(reterr, -ENOMEM, "%s", key);
 }
@@ -39,7 +52,7 @@ static int set_number(const json_t *json, const char *key, json_int_t min, json_
         if (!json_is_integer(value) || json_integer_value(value) < min ||
             json_integer_value(value) > max)
                 return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                                       "%s: %s: want a number from %lld to %lld", FILE_NAME, key,
+                                       "%s: %s: want a number from %lld to %lld", file_name(), key,
                                        (long long)min, (long long)max);
         *ret = (uint32_t)json_integer_value(value);
         return 0;
@@ -56,10 +69,9 @@ static int set_switch(const json_t *json, const char *key, bool *ret, ferry_erro
 }
 
 static int check_keys(json_t *json, ferry_error *reterr) {
-        static const char *const known[] = { "image",        "root",      "cache_dir",
-                                             "cache_max_mb", "disk_root", "layer_mb",
-                                             "accelerator",  "memory_mb", "vcpus",
-                                             "template",     "template_dir" };
+        static const char *const known[] = { "image",     "root",     "cache_dir",   "cache_max_mb",
+                                             "disk_root", "layer_mb", "accelerator", "memory_mb",
+                                             "vcpus",     "template", "template_dir" };
         const char *key;
         json_t *value;
 
@@ -70,21 +82,20 @@ static int check_keys(json_t *json, ferry_error *reterr) {
                         is_known |= strcmp(key, known[i]) == 0;
                 if (!is_known)
                         return ferry_error_set(reterr, FERRY_INVALID_ARGUMENT, -EINVAL,
-                                               "%s: unknown field %.64s", FILE_NAME, key);
+                                               "%s: unknown field %.64s", file_name(), key);
         }
         return 0;
 }
 
 static int load(json_t **ret, ferry_error *reterr) {
-        const char *given = getenv("FERRY_CONTAINERD_CONFIG");
-        const char *path = given && given[0] ? given : FILE_NAME;
+        const char *path = file_name();
         _cleanup_(freep) char *text = NULL;
         json_error_t at;
         size_t n;
         int r;
 
         r = file_read(AT_FDCWD, path, FILE_MAX, &text, &n);
-        if (r == -ENOENT && path != given) {
+        if (r == -ENOENT && !given_path()) {
                 *ret = json_object();
                 return *ret ? 0 : ferry_error_set_errno(reterr, -ENOMEM, "%s", path);
         }

@@ -15,7 +15,7 @@
 #include "migration/sandbox-images.h"
 #include "services/reply.h"
 #include "shim/containerd-request.h"
-#include "task.pb-c.h"
+#include "task.ttrpc.h"
 #include "vm/nic.h"
 #include "vm/record.h"
 
@@ -66,6 +66,31 @@ static void kill_vm(int folder) {
         (void)poll(&end, 1, 2000);
 }
 
+/* Where containerd was killed before its own Shutdown nobody else does. A shim that has containers
+ * stays for as long as it has. */
+static void ask_to_end(const containerd_request *q) {
+        Containerd__Task__V2__ShutdownRequest request =
+                CONTAINERD__TASK__V2__SHUTDOWN_REQUEST__INIT;
+        const ttrpc_call_options options = { .timeout_usec = MEMBER_USEC };
+        _cleanup_(freep) char *path = NULL, *message = NULL;
+        Google__Protobuf__Empty *response = NULL;
+        ttrpc_client *shim;
+        int32_t code;
+
+        request.id = (char *)q->id;
+        if (asprintf(&path, "%s/shim.sock", q->state_dir) < 0) {
+                path = NULL;
+                return;
+        }
+        if (ttrpc_client_connect(path, &shim) < 0)
+                return;
+        (void)containerd_task_v2_task_shutdown_call(shim, &request, &options, &code, &message,
+                                                    &response);
+        if (response)
+                protobuf_c_message_free_unpacked(&response->base, NULL);
+        ttrpc_client_free(shim);
+}
+
 static void clear_away(const containerd_request *q) {
         _cleanup_(closep) int folder =
                 open(q->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -75,6 +100,7 @@ static void clear_away(const containerd_request *q) {
 
         if (folder < 0)
                 return;
+        ask_to_end(q);
         /* it may be on its way out */
         while (containerd_has_shim(q, &lock)) {
                 if (now_usec() >= until) {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Containers that write to disks move with them, whether the hosts share these or not.
 
-usage: disks.py FERRY SHIM
+usage: disks.py FERRY SHIM [FETCH FOLDER SUITE]
 """
 import contextlib
 import os
@@ -124,7 +124,8 @@ def test_a_disk_whose_copy_is_given_up(here, there):
 
 
 def main():
-    with Pair(*sys.argv[1:3]) as (here, there):
+    binaries = host.fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None
+    with Pair(*sys.argv[1:3], binaries) as (here, there):
         failed = host.run_tests(globals(), here, there)
     sys.exit(failed)
 

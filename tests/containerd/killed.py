@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: MIT
 """containerd is killed around and in the move of a container; a container runs out of memory or disk.
 
-usage: killed.py FERRY SHIM
+usage: killed.py FERRY SHIM [FETCH FOLDER SUITE]
 """
 import json
 import os
+import re
+import subprocess
 import sys
 
 import host
-from pair import FOREVER, Pair, Watched, introduce, move, move_slowly, wait_clean
+from pair import FOREVER, Pair, Watched, ferry, introduce, move, move_slowly, wait_clean
 
 
 def kill_containerd(*places):
@@ -101,6 +103,111 @@ def test_containerd_killed_after_a_move(here, there):
     move(there, here, "k4")
     check_only_at(here, there, "k4")
     remove_everywhere(here, there, "k4")
+
+
+def start_two(place, name):
+    """A pod, of `name` and another; what one of them has in memory."""
+    pod = ("run", "-d", "--runtime", host.RUNTIME, "--label", f"io.kubernetes.cri.sandbox-id={name}", host.IMAGE)
+    place.must(*pod, name, "sh", "-c", FOREVER)
+    place.must(*pod, name + "-app", "sh", "-c", "echo kept >/tmp/note; " + FOREVER)
+
+
+def check_two(place, other, name):
+    check_only_at(place, other, name)
+    host.wait_for("the note", lambda: execute(place, name + "-app", "cat /tmp/note").out == "kept\n")
+
+
+def remove_two(place, name):
+    for one in name + "-app", name:
+        host.remove(place, one)
+    wait_clean(place)
+
+
+def begin_move(here, there, name):
+    """Slow enough for its copy to be there when containerd is killed."""
+    mover = subprocess.Popen([here.ferry, "--root", here.root, "migrate", name, "--to", there.root,
+                              "--bandwidth", "20M"], env=here.environment, text=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for one in name, name + "-app":
+        host.wait_for("its task there", lambda task=one: host.state(there, task) == "RUNNING")
+    return mover
+
+
+def end_move(mover):
+    _, errors = mover.communicate(timeout=host.LIMIT)
+    assert mover.returncode == 0, errors
+    return errors
+
+
+def test_killed_at_the_source_in_a_move_that_goes_on(here, there):
+    start_two(here, "g1")
+    mover = begin_move(here, there, "g1")
+    kill_containerd(here)
+    assert "not all" not in end_move(mover)
+    wait_clean(here)
+    check_two(there, here, "g1")
+    remove_two(there, "g1")
+
+
+def test_killed_at_the_destination_in_a_move_that_goes_on(here, there):
+    start_two(here, "g2")
+    mover = begin_move(here, there, "g2")
+    kill_containerd(there)
+    assert "not all" not in end_move(mover)
+    wait_clean(here)
+    check_two(there, here, "g2")
+    remove_two(there, "g2")
+
+
+def test_dead_at_the_source_when_a_move_ends(here, there):
+    """It is told how the rest is removed, and again by who tries the move again."""
+    start_two(here, "g3")
+    mover = begin_move(here, there, "g3")
+    here.kill()
+    errors = end_move(mover)
+    assert "not all was cleared away: containerd (" in errors, errors
+    command = re.search(r"removes the rest:\n  ferry (.*)\n", errors).group(1).split()
+    assert len(qemus(there)) == 1 and not qemus(here)
+    done = ferry(here, *command, check=False)
+    assert done.returncode == 1 and "not all was cleared away: containerd (" in done.stderr, done
+    here.start()
+    check_two(there, here, "g3")
+    for one in "g3", "g3-app":
+        assert host.state(here, one) == "STOPPED"
+    done = ferry(here, "--root", here.root, "migrate", "g3", "--to", there.root, check=False)
+    assert done.returncode == 3 and "g3 has moved away" in done.stderr, done
+    ferry(here, *command)
+    wait_clean(here)
+    check_two(there, here, "g3")
+    move(there, here, "g3")
+    check_two(here, there, "g3")
+    remove_two(here, "g3")
+
+
+def test_dead_at_the_destination_when_a_move_ends(here, there):
+    start_two(here, "g4")
+    mover = begin_move(here, there, "g4")
+    there.kill()
+    assert "not all" not in end_move(mover)
+    wait_clean(here)
+    there.start()
+    check_two(there, here, "g4")
+    remove_two(there, "g4")
+
+
+def test_dead_when_a_move_begins(here, there):
+    """Nothing has happened, and that is said; the same command goes through afterwards."""
+    start_two(here, "g5")
+    for victim, code in (here, 1), (there, 5):
+        victim.kill()
+        done = ferry(here, "--root", here.root, "migrate", "g5", "--to", there.root, check=False)
+        assert done.returncode == code and f"containerd ({victim.socket})" in done.stderr, done
+        assert len(qemus(here)) == 1 and not there.sandboxes()
+        victim.start()
+        check_two(here, there, "g5")
+    move(here, there, "g5")
+    check_two(there, here, "g5")
+    remove_two(there, "g5")
 
 
 LIMITED = ("--memory-limit", str(24 << 20))
@@ -197,7 +304,8 @@ def test_out_of_disk(here, there):
 
 
 def main():
-    with Pair(*sys.argv[1:3]) as (here, there):
+    binaries = host.fetch(*sys.argv[3:]) if len(sys.argv) > 3 else None
+    with Pair(*sys.argv[1:3], binaries) as (here, there):
         failed = host.run_tests(globals(), here, there)
     sys.exit(failed)
 

@@ -250,6 +250,39 @@ def test_another_network_there(here, there):
         new.check_untouched()
 
 
+def test_the_old_network_there(here, there):
+    """The fabric is said to lead there: the guest is found by the addresses that it had, not by the new place's."""
+    mac = "02:fe:00:00:00:43"
+    options = ("--root", here.root, "migrate", "d3", "--to", there.root, "--keep-address", "--network")
+    with network.Net(here.folder, f"fm{os.getpid()}c") as old, \
+            network.Net(there.folder, f"fm{os.getpid()}d", 89, mac) as new:
+        here.must("run", "-d", "--runtime", host.RUNTIME, *old.flags(), host.IMAGE, "d3", "sh", "-c",
+                  "echo it moved >/tmp/page; busybox httpd -f -p 8081 -h /tmp")
+        host.wait_for("the server", lambda: old.get("10.88.0.23") == "it moved\n")
+        done = ferry(here, *options, "none", check=False)
+        assert done.returncode == 2 and "contradict" in done.stderr, done
+        empty = f"fm{os.getpid()}e"
+        network.sh(f"ip netns add {empty}")
+        done = ferry(here, *options, f"/run/netns/{empty}", check=False)
+        network.sh(f"ip netns del {empty}")
+        assert done.returncode == 5 and "its address is to be kept" in done.stderr, done
+        assert old.get("10.88.0.23") == "it moved\n"
+        wait_clean(there)
+        network.sh(f"ip -n {new.out} addr add 10.88.0.1/24 dev out0")
+        network.sh(f"ip -n {new.out} neigh replace 10.88.0.23 lladdr {network.NOBODY} dev out0 nud stale")
+        ferry(here, *options, new.path)
+        host.wait_for("the announcement", lambda: ("10.88.0.23", network.MAC) in new.knows())
+        host.wait_for("the server there", lambda: new.get("10.88.0.23") == "it moved\n")
+        result = there.must("task", "exec", "--exec-id", "e1", "d3", "sh", "-c",
+                            "cat /sys/class/net/eth0/address; busybox ip -o addr show dev eth0")
+        assert result.out.startswith(network.MAC) and "10.88.0.23" in result.out, result
+        assert "10.89." not in result.out, result
+        host.remove(there, "d3")
+        wait_clean(there)
+        new.check_untouched()
+        old.check_untouched()
+
+
 def test_a_name_that_is_taken(here, there):
     host.start(here, "c5", FOREVER)
     host.start(there, "c5", FOREVER)
