@@ -5,7 +5,6 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +12,8 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "base/fd.h"
 
-#include "middle.h"
+#include "gate.h"
 #include "steps.h"
 
 /* The guest writes more than goes over, so that pre-copy alone never ends. */
@@ -221,42 +219,14 @@ static void belongs_to(pair *p, host *h) {
                 assert_false(host_runs(other));
 }
 
-/* ---- somebody in the middle, who lets pass what the destination says up to a word ---- */
-
-enum { READY = 1, TAKEN, RUNS };
-
-typedef struct gate {
-        unsigned last; /* that word passes, and nothing after it */
-        unsigned n_said;
-        atomic_bool open;
-        middle m;
-} gate;
-
-/* Behind RUNS the memory waits too. */
-static void hold(uint8_t *data, size_t n, bool of_source, void *userdata) {
-        static const uint8_t message[] = { 'F', 'R', 'l', 1, 4 };
-        gate *g = userdata;
-        bool waits = g->last == RUNS && g->n_said == RUNS;
-
-        if (!of_source && memmem(data, n, message, sizeof(message)))
-                waits |= ++g->n_said > g->last;
-        while (waits && !atomic_load(&g->open))
-                (void)poll(NULL, 0, 1);
-}
+/* ---- what the destination says passes up to a word ---- */
 
 /* Slowly, so that there is something left to send when it is held. */
-static void start_to(pair *p, gate *g, unsigned last) {
-        *g = (gate){ .last = last, .m = { .look = hold, .userdata = g } };
+static void start_to(pair *p, gate *g, gate_word last) {
         p->options.optional_max_bandwidth_case =
                 INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH_MAX_BANDWIDTH;
         p->options.max_bandwidth = 8 << 20;
-        middle_start(&g->m, p);
-}
-
-static void cut(gate *g) {
-        middle_cut(&g->m);
-        atomic_store(&g->open, true);
-        middle_end(&g->m);
+        gate_start(g, p, last);
 }
 
 static void join_again(pair *p) {
@@ -279,13 +249,13 @@ static void expect_moved(pair *p) {
 /* The destination has committed, the source does not know, and its QEMU still waits: what is lost
  * with the connection is the guest's state, so the destination can never run it. */
 static void lose_taken(pair *p, gate *g) {
-        start_to(p, g, READY);
+        start_to(p, g, GATE_READY);
         host_wait_detail(&p->b, "D_TAKEN");
         host_wait_detail(&p->a, "S_COMMITTED");
         call_cancel(p, &p->a, FAILED_PRECONDITION);
         call_cancel(p, &p->b, FAILED_PRECONDITION);
         call_finalize(p, &p->b, STOP, FAILED_PRECONDITION);
-        cut(g);
+        gate_cut(g);
         host_wait_detail(&p->b, "D_FAILED");
         host_wait_undecided(&p->a);
         assert_false(host_runs(&p->a));
@@ -315,11 +285,11 @@ static void test_taken_is_lost_with_the_source_s_shim(void **state) {
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, READY);
+        start_to(p, &g, GATE_READY);
         host_wait_detail(&p->b, "D_TAKEN");
         host_wait_detail(&p->a, "S_COMMITTED");
         host_kill_shim(&p->a, SIGKILL);
-        cut(&g);
+        gate_cut(&g);
         host_wait_detail(&p->b, "D_FAILED");
         host_start(&p->a, NULL);
         host_wait_detail(&p->a, "S_COMMITTED");
@@ -334,10 +304,10 @@ static void test_the_connection_breaks_in_the_switchover(void **state) {
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, TAKEN);
+        start_to(p, &g, GATE_TAKEN);
         host_wait_detail(&p->b, "D_FETCHING");
         host_wait_detail(&p->a, "S_SERVING");
-        cut(&g);
+        gate_cut(&g);
         host_wait_undecided(&p->a);
         belongs_to(p, &p->b);
         make_fast(p);
@@ -349,13 +319,13 @@ static void test_the_connection_breaks_while_memory_follows(void **state) {
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, RUNS);
+        start_to(p, &g, GATE_RUNS);
         host_wait_detail(&p->b, "D_FETCHING");
         host_wait_detail(&p->a, "S_FEEDING");
         call_cancel(p, &p->a, FAILED_PRECONDITION);
         call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION);
         call_finalize(p, &p->b, STOP, FAILED_PRECONDITION);
-        cut(&g);
+        gate_cut(&g);
         belongs_to(p, &p->b);
         for (unsigned i = 2; i < 5; i++) { /* and again, when it has gone on */
                 join_again(p);
@@ -371,10 +341,10 @@ static void test_the_source_s_shim_ends_while_memory_follows(void **state) {
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, RUNS);
+        start_to(p, &g, GATE_RUNS);
         host_wait_detail(&p->a, "S_FEEDING");
         host_kill_shim(&p->a, SIGKILL);
-        cut(&g);
+        gate_cut(&g);
         host_start(&p->a, NULL);
         host_wait_detail(&p->a, "S_SERVING");
         belongs_to(p, &p->b);
@@ -386,11 +356,11 @@ static void test_the_destination_s_shim_ends_while_memory_follows(void **state) 
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, RUNS);
+        start_to(p, &g, GATE_RUNS);
         host_wait_detail(&p->b, "D_FETCHING");
         host_wait_detail(&p->a, "S_FEEDING");
         host_kill_shim(&p->b, SIGKILL);
-        cut(&g);
+        gate_cut(&g);
         host_start(&p->b, NULL);
         host_wait_detail(&p->b, "D_FETCHING");
         belongs_to(p, &p->b);
@@ -403,16 +373,16 @@ static void test_the_source_s_qemu_dies_while_memory_follows(void **state) {
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, RUNS);
+        start_to(p, &g, GATE_RUNS);
         host_wait_detail(&p->a, "S_FEEDING");
         assert_int_equal(kill(host_qemu(&p->a), SIGKILL), 0);
         host_wait_detail(&p->a, "S_RELEASED");
         host_wait_detail(&p->b, "D_FETCHING");
-        atomic_store(&g.open, true);
+        gate_open(&g);
         call_finalize_forced(p, &p->b, STOP, NULL, 0);
         host_wait_detail(&p->b, "D_KILLED");
         cleanup_both(p);
-        middle_end(&g.m);
+        gate_end(&g);
         assert_false(host_runs(&p->a));
 }
 
@@ -421,14 +391,14 @@ static void test_the_destination_s_qemu_dies_while_memory_follows(void **state) 
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, RUNS);
+        start_to(p, &g, GATE_RUNS);
         host_wait_detail(&p->a, "S_FEEDING");
         assert_int_equal(kill(host_qemu(&p->b), SIGKILL), 0);
         host_wait_detail(&p->b, "D_RUNNING");
-        atomic_store(&g.open, true);
+        gate_open(&g);
         host_wait_detail(&p->a, "S_RELEASED");
         cleanup_both(p);
-        middle_end(&g.m);
+        gate_end(&g);
         assert_false(host_runs(&p->a));
         assert_false(host_runs(&p->b));
 }
