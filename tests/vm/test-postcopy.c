@@ -246,55 +246,53 @@ static void expect_moved(pair *p) {
         settled_at(p, &p->b);
 }
 
-/* The destination has committed, the source does not know, and its QEMU still waits: what is lost
- * with the connection is the guest's state, so the destination can never run it. */
-static void lose_taken(pair *p, gate *g) {
+/* The destination has committed, the source does not know, and its QEMU still waits: whatever
+ * happens then, the guest's state has not gone over. */
+static void hold_taken(pair *p, gate *g) {
         start_to(p, g, GATE_READY);
         host_wait_detail(&p->b, "D_TAKEN");
         host_wait_detail(&p->a, "S_COMMITTED");
         call_cancel(p, &p->a, FAILED_PRECONDITION);
         call_cancel(p, &p->b, FAILED_PRECONDITION);
         call_finalize(p, &p->b, STOP, FAILED_PRECONDITION);
-        gate_cut(g);
-        host_wait_detail(&p->b, "D_FAILED");
-        host_wait_undecided(&p->a);
-        assert_false(host_runs(&p->a));
+        call_socket(p, &p->a, ALREADY_EXISTS);
+        call_socket(p, &p->b, ALREADY_EXISTS);
 }
 
-static void test_taken_is_lost_and_a_new_connection_tells(void **state) {
+static void test_taken_is_lost_with_the_connection(void **state) {
         pair *p = *state;
         gate g;
 
-        lose_taken(p, &g);
-        join_again(p);
+        hold_taken(p, &g);
+        gate_cut(&g);
+        host_wait_detail(&p->b, "D_FAILED");
         host_wait_detail(&p->a, "S_FAILED");
         expect_rolled_back(p);
 }
 
-static void test_taken_is_lost_and_a_record_tells(void **state) {
+static void test_taken_does_not_come(void **state) {
         pair *p = *state;
         gate g;
 
-        lose_taken(p, &g);
-        call_finalize_with(p, &p->a, RESUME, &p->b, 0);
-        cleanup_both(p);
-        settled_at(p, &p->a);
+        hold_taken(p, &g);
+        host_wait_detail(&p->a, "S_FAILED");
+        expect_reason(&p->a, "the destination did not take the guest");
+        assert_true(host_runs(&p->a));
+        gate_open(&g);
+        host_wait_detail(&p->b, "D_FAILED");
+        expect_rolled_back(p);
+        gate_end(&g);
 }
 
 static void test_taken_is_lost_with_the_source_s_shim(void **state) {
         pair *p = *state;
         gate g;
 
-        start_to(p, &g, GATE_READY);
-        host_wait_detail(&p->b, "D_TAKEN");
-        host_wait_detail(&p->a, "S_COMMITTED");
+        hold_taken(p, &g);
         host_kill_shim(&p->a, SIGKILL);
         gate_cut(&g);
         host_wait_detail(&p->b, "D_FAILED");
         host_start(&p->a, NULL);
-        host_wait_detail(&p->a, "S_COMMITTED");
-        assert_false(host_runs(&p->a));
-        join_again(p);
         host_wait_detail(&p->a, "S_FAILED");
         expect_rolled_back(p);
 }
@@ -326,6 +324,8 @@ static void test_the_connection_breaks_while_memory_follows(void **state) {
         call_finalize(p, &p->a, RESUME, FAILED_PRECONDITION);
         call_finalize(p, &p->b, STOP, FAILED_PRECONDITION);
         gate_cut(&g);
+        call_cleanup(p, &p->a, FAILED_PRECONDITION); /* it does not wait for somebody to come */
+        call_cleanup(p, &p->b, FAILED_PRECONDITION);
         belongs_to(p, &p->b);
         for (unsigned i = 2; i < 5; i++) { /* and again, when it has gone on */
                 join_again(p);
@@ -403,6 +403,33 @@ static void test_the_destination_s_qemu_dies_while_memory_follows(void **state) 
         assert_false(host_runs(&p->b));
 }
 
+/* The shim first: nobody is left to say anything. */
+static void test_the_destination_s_host_dies_while_memory_follows(void **state) {
+        static const grounds power_off = { .fenced = "its power is off", .reason = "test" };
+        pair *p = *state;
+        pid_t qemu;
+        gate g;
+
+        start_to(p, &g, GATE_RUNS);
+        host_wait_detail(&p->a, "S_FEEDING");
+        qemu = host_qemu(&p->b);
+        host_kill_shim(&p->b, SIGKILL);
+        assert_int_equal(kill(qemu, SIGKILL), 0);
+        gate_cut(&g);
+        call_cleanup(p, &p->a, FAILED_PRECONDITION);
+        call_finalize_forced(p, &p->a, STOP, NULL, 0); /* without a proof it ends nothing */
+        host_wait_detail(&p->a, "S_FEEDING");
+        call_finalize_forced(p, &p->a, STOP, &power_off, 0);
+        host_wait_detail(&p->a, "S_ENDED");
+        call_cleanup(p, &p->a, 0);
+        host_start(&p->b, NULL);
+        host_wait_detail(&p->b, "D_LOST");
+        call_finalize_forced(p, &p->b, STOP, NULL, 0);
+        call_cleanup(p, &p->b, 0);
+        assert_false(host_runs(&p->a));
+        assert_false(host_runs(&p->b));
+}
+
 /* One argument: a pattern, to run only the tests that it names. */
 int main(int argc, char **argv) {
 #define WITH(test_, setup_) cmocka_unit_test_setup_teardown(test_, setup_, end_pair)
@@ -415,8 +442,8 @@ int main(int argc, char **argv) {
                 WITH(test_the_caller_resumes_the_destination, setup),
                 WITH(test_the_connection_breaks_before_it_is_settled, setup),
                 WITH(test_a_shim_ends_before_it_is_settled, setup),
-                WITH(test_taken_is_lost_and_a_new_connection_tells, setup),
-                WITH(test_taken_is_lost_and_a_record_tells, setup),
+                WITH(test_taken_is_lost_with_the_connection, setup),
+                WITH(test_taken_does_not_come, setup),
                 WITH(test_taken_is_lost_with_the_source_s_shim, setup),
                 WITH(test_the_connection_breaks_in_the_switchover, setup),
                 WITH(test_the_connection_breaks_while_memory_follows, setup),
@@ -424,6 +451,7 @@ int main(int argc, char **argv) {
                 WITH(test_the_destination_s_shim_ends_while_memory_follows, setup),
                 WITH(test_the_source_s_qemu_dies_while_memory_follows, setup),
                 WITH(test_the_destination_s_qemu_dies_while_memory_follows, setup),
+                WITH(test_the_destination_s_host_dies_while_memory_follows, setup),
         };
 
         if (argc > 1)
