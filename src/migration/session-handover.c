@@ -434,6 +434,7 @@ void session_close_link(session *s) {
 void session_lose_link(session *s) {
         session_close_link(s);
         session_retry_waiters(s);
+        session_retire_if_settled(s);
         sandbox_changed(s->sb);
 }
 

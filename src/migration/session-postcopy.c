@@ -108,6 +108,7 @@ static int on_past_switchover(sd_event_source *source, uint64_t usec, void *user
         s->switch_timer = sd_event_source_disable_unref(s->switch_timer);
         s->switching = false;
         session_end_parting(s, true);
+        session_retire_if_settled(s);
         return 0;
 }
 

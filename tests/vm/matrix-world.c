@@ -39,7 +39,7 @@ static void connect_second(world *w) {
 
 static void world_start(world *w, bool is_hot) {
         *w = (world){ .is_hot = is_hot };
-        pair_start(&w->p, is_hot ? 20000 : 100, is_hot ? 2048 : 256);
+        pair_start(&w->p, is_hot ? 20000 : 100, is_hot ? 4096 : 256);
         w->source = &w->p.a;
         w->destination = &w->p.b;
         connect_second(w);
