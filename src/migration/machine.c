@@ -196,18 +196,21 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 EV(DUE) = TO(S_COMMITTED, HAND_OVER),
                 EV(WANT) = TO(S_COMMITTED, HAND_OVER),
         },
-        /* What QEMU has not sent yet cannot run there: a destination that gives up gives it back.
-         * Its TAKEN is what makes it safe to go on. */
+        /* What QEMU has not sent yet cannot run there: until the destination's TAKEN makes it safe
+         * to go on, whatever happens gives the guest back. */
         [MIG_S_COMMITTED] = {
                 IN_SESSION,
-                ANSWERS(S_COMMITTED, SAY_GO),
+                RPC(SOCKET) = IS(ALREADY),
                 RPC(TRANSFER) = IS(NOP),
                 RPC(STOP) = IS(WAIT),
                 RPC(STOP_FORCE) = IS(WAIT),
+                EV(WANT) = STAY(S_COMMITTED, SAY_GO),
                 EV(TAKEN) = TO(S_SERVING, SWITCH),
                 EV(DECLINED) = TO(S_RECOVERING, TAKE_BACK),
                 EV(RECORD_DECLINED) = TO(S_RECOVERING, TAKE_BACK),
-                EV(LOST) = STAY(S_COMMITTED, NONE),
+                EV(LOST) = TO(S_RECOVERING, TAKE_BACK),
+                EV(LINK_LOST) = TO(S_RECOVERING, TAKE_BACK),
+                EV(WAIT_TIMEOUT) = TO(S_RECOVERING, TAKE_BACK),
                 EV(FENCED) = TO(S_RECOVERING, TAKE_BACK),
                 EV(JOURNAL_FAILED) = TO(S_RECOVERING, TAKE_BACK),
                 EV(QEMU_GONE) = TO(S_HANDED, NONE), /* and waits for the other side's word */
@@ -478,6 +481,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(RESUME) = IS(WAIT),
                 EV(GO) = STAY(D_TAKEN, SAY_TAKEN),
                 EV(STATE_CAME) = TO(D_STARTING, TAKE_OVER),
+                EV(REFUSED) = TO(D_FAILING, DISCARD),
                 EV(TRANSFER_FAILED) = TO(D_FAILING, DISCARD),
                 EV(QEMU_GONE) = TO(D_FAILING, DISCARD),
                 /* TAKEN was not sent: it waits for the line */
@@ -613,7 +617,7 @@ static const mig_cell table[_MIG_STATE_MAX][_MIG_EVENT_MAX] = {
                 RPC(STOP) = IS(WAIT),
                 RPC(STOP_FORCE) = IS(WAIT),
                 RPC(CLEANUP) = IS(WAIT),
-                EV(DISCARDED) = TO(D_KILLED, NONE),
+                EV(DISCARDED) = TO(D_KILLED, SAY_LOST), /* of a post-copy the source still feeds it */
         },
         [MIG_D_KILLED] = {
                 IN_SESSION,

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include "migration/recovery.h"
 
-static mig_state recover_handed(const mig_found *found) {
+static mig_state recover_handed(const mig_found *found, mig_event *ret_event) {
         if (!found->has_vm || found->stream == MIG_STREAM_OTHER)
                 return MIG_S_HANDED;
-        return found->stream == MIG_STREAM_PAUSED ? MIG_S_COMMITTED : MIG_S_SERVING;
+        if (found->stream != MIG_STREAM_PAUSED)
+                return MIG_S_SERVING;
+        *ret_event = MIG_EV_LINK_LOST; /* its stream ended with the shim */
+        return MIG_S_COMMITTED;
 }
 
 mig_state mig_recover_source(journal_mark mark, const mig_found *found, mig_event *ret_event) {
         *ret_event = _MIG_EVENT_MAX;
         switch (mark) {
         case JOURNAL_HANDED:
-                return recover_handed(found);
+                return recover_handed(found, ret_event);
         case JOURNAL_DONE:
                 *ret_event = MIG_EV_RECORD_RUNNING; /* quit QEMU, if it still stands */
                 return MIG_S_HANDED;
@@ -37,9 +40,11 @@ mig_state mig_recover_source(journal_mark mark, const mig_found *found, mig_even
 static mig_state recover_taken(bool this_boot, const mig_found *found, mig_event *ret_event) {
         if (!this_boot) /* a line that came after may be lost */
                 return MIG_D_LOST;
-        *ret_event = !found->has_vm  ? MIG_EV_QEMU_GONE
-                     : found->loaded ? MIG_EV_STATE_CAME
-                                     : MIG_EV_TRANSFER_FAILED;
+        *ret_event = !found->has_vm ? MIG_EV_QEMU_GONE
+                     /* or all of it is with QEMU, which has not come to its end yet */
+                     : found->loaded || found->stream == MIG_STREAM_POSTCOPY
+                             ? MIG_EV_STATE_CAME
+                             : MIG_EV_TRANSFER_FAILED;
         return MIG_D_TAKEN;
 }
 

@@ -135,6 +135,21 @@ static int check_guest(const session *s, mig_event rpc, ferry_error *reterr) {
         return 0;
 }
 
+/* A Cleanup that waits for a post-copy's memory does not wait for somebody to bring it too. */
+static int check_peer(const session *s, mig_event rpc, ferry_error *reterr) {
+        bool needs_it = s->state == MIG_S_SERVING || s->state == MIG_S_FEEDING ||
+                        (s->state == MIG_D_FETCHING && !s->is_whole);
+
+        if (rpc != MIG_RPC_CLEANUP || !needs_it || (s->link && !s->peer_lost))
+                return 0;
+        return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -ENOTCONN,
+                               "session %s: not all of the guest's memory is there yet, and %s",
+                               s->id,
+                               s->peer_lost ? "the other side is lost (FinalizeSandbox with force)"
+                                            : "there is no connection: bring a new one "
+                                              "(CreateDuplicateSocket)");
+}
+
 /* The two calls that their own work answers, when it is done. */
 static bool is_at_work(const session *s, mig_event rpc) {
         return (rpc == MIG_RPC_EXPORT && s->state == MIG_S_EXPORTING) ||
@@ -147,6 +162,11 @@ void session_retry_waiters(session *s) {
                 mig_event rpc = s->waiters[i].rpc;
                 const mig_cell *cell = mig_lookup(s->state, rpc);
 
+                if (check_peer(s, rpc, &error) < 0) {
+                        session_complete(s, i, -ENOTCONN, &error);
+                        i = 0;
+                        continue;
+                }
                 if (cell->verdict == MIG_WAIT || is_at_work(s, rpc)) {
                         i++;
                         continue;
@@ -197,6 +217,8 @@ void session_call(session *s, mig_event rpc, session_reply reply, void *userdata
         case MIG_START:
         case MIG_WAIT:
                 r = check_guest(s, rpc, &error);
+                if (r == 0)
+                        r = check_peer(s, rpc, &error);
                 if (r < 0)
                         break;
                 if (cell->verdict != MIG_OK) {
@@ -403,6 +425,12 @@ void session_prepare(session *s, const char *id, const InitializeOptions *messag
         session_call(s, MIG_RPC_PREPARE, reply, userdata);
 }
 
+/* The guest's state goes over the connection that there is, and may be lost with it. One that is
+ * dead is noticed (TCP_USER_TIMEOUT). */
+static bool must_keep_link(const session *s) {
+        return s->link && !s->rejoining && (s->state == MIG_S_SERVING || s->state == MIG_D_TAKEN);
+}
+
 /* A session has its socket (or with `channels` so many) until all is transferred; then each new one
  * is taken for the old. */
 int session_check_socket(session *s, const char *id, ferry_error *reterr) {
@@ -414,7 +442,7 @@ int session_check_socket(session *s, const char *id, ferry_error *reterr) {
         r = session_check_id(s, id, reterr);
         if (r < 0)
                 return r;
-        if (cell->action == MIG_ACT_REJOIN || session_wants_channel(s))
+        if ((cell->action == MIG_ACT_REJOIN && !must_keep_link(s)) || session_wants_channel(s))
                 return 0;
         if (s->link || (s->had_socket && cell->verdict == MIG_ILLEGAL))
                 return ferry_error_set(reterr, FERRY_ALREADY_EXISTS, -EEXIST,
@@ -540,11 +568,13 @@ static int apply_force(session *s, FinalizeAction action, const audit_grounds *g
                        ferry_error *reterr) {
         bool resume = action == FINALIZE_ACTION__FINALIZE_ACTION_RESUME;
         const mig_cell *cell = mig_lookup(s->state, resume ? MIG_EV_FENCED : MIG_RPC_STOP_FORCE);
+        /* nobody is left who could fetch the memory that is here */
+        bool forsaken = !resume && s->state == MIG_S_FEEDING && !s->link && *grounds->fenced;
         int r = check_grounds(s, action, grounds, reterr);
 
         if (r < 0)
                 return r;
-        if (cell->verdict != MIG_OK && cell->verdict != MIG_START)
+        if (cell->verdict != MIG_OK && cell->verdict != MIG_START && !forsaken)
                 return 0; /* there is nothing to force: the call itself says why */
         if (resume && s->link && !s->peer_lost)
                 return ferry_error_set(reterr, FERRY_FAILED_PRECONDITION, -EPROTO,
@@ -557,6 +587,8 @@ static int apply_force(session *s, FinalizeAction action, const audit_grounds *g
                 return ferry_error_set_errno(reterr, r, "write " AUDIT_FILE);
         if (resume)
                 session_post(s, MIG_EV_FENCED);
+        if (forsaken)
+                session_post(s, MIG_EV_LOST);
         return 0;
 }
 

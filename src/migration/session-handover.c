@@ -389,17 +389,16 @@ static void on_greeted(void *userdata) {
 }
 
 void session_link_broke(session *s, const char *reason) {
-        mig_owner owner = mig_state_get(s->state)->owner;
-        bool settled = mig_lookup(s->state, MIG_EV_LINK_LOST)->verdict == MIG_ILLEGAL;
+        const mig_cell *cell = mig_lookup(s->state, MIG_EV_LINK_LOST);
 
-        if (!settled && owner != MIG_OWNER_THERE && owner != MIG_OWNER_UNKNOWN)
+        if (cell->verdict != MIG_ILLEGAL && cell->action != MIG_ACT_NONE)
                 session_set_reason(s, FERRY_UNAVAILABLE, "%s", reason);
         else
                 log_info("session %s: %s", s->id, reason);
         session_post(s, MIG_EV_LINK_LOST);
         /* it has nothing to carry any more; Status says undecided, and a new one may come */
         if (mig_lookup(s->state, MIG_RPC_SOCKET)->action == MIG_ACT_REJOIN)
-                session_close_link(s);
+                session_lose_link(s);
 }
 
 static void on_broken(const char *reason, void *userdata) {
@@ -431,6 +430,14 @@ void session_close_link(session *s) {
         s->link_is_ours = false;
 }
 
+/* Not in a step. */
+void session_lose_link(session *s) {
+        session_close_link(s);
+        session_retry_waiters(s);
+        session_retire_if_settled(s);
+        sandbox_changed(s->sb);
+}
+
 /* ---- handover ---- */
 
 void session_hand_over(session *s) {
@@ -447,6 +454,8 @@ void session_hand_over(session *s) {
         s->report.journal_sync_usec = now_usec() - begin;
         session_trace_handed(s); /* before GO: sending may wake the other side on this very CPU */
         session_say_go(s);
+        if (s->state == MIG_S_COMMITTED)
+                session_await_taken(s);
 }
 
 static void try_cont(session *s);

@@ -337,6 +337,8 @@ void session_say_refused(session *s);
 void session_say_lost(session *s);
 extern const mig_link_handlers session_link_handlers;
 void session_close_link(session *s);
+/* What waits for the other side hears of it. */
+void session_lose_link(session *s);
 void session_link_broke(session *s, const char *reason);
 void session_hand_over(session *s);
 void session_take_over(session *s);
@@ -359,6 +361,7 @@ bool session_may_postcopy(const session *s);
 void session_find_postcopy(session *s, const mig_found *found);
 void session_order_postcopy(session *s);
 void session_propose(session *s);
+void session_await_taken(session *s);
 void session_switch(session *s);
 void session_hold_guest(session *s);
 void session_hear_runs(session *s);

@@ -14,6 +14,7 @@
  * is. */
 #define PAST_SWITCHOVER_USEC (200 * USEC_PER_MSEC)
 #define READY_WAIT_USEC      (10 * USEC_PER_SEC)
+#define TAKEN_WAIT_USEC      (10 * USEC_PER_SEC)
 
 bool session_may_postcopy(const session *s) {
         return s->options.postcopy != POSTCOPY__POSTCOPY_NEVER;
@@ -47,6 +48,9 @@ mig_stream session_stream_of(vm_migration_status status) {
 
 /* What a shim before this one left under way. */
 void session_find_postcopy(session *s, const mig_found *found) {
+        if (session_is_source(s) && found->running &&
+            mig_state_get(s->state)->owner == MIG_OWNER_THERE)
+                session_hold_guest(s);
         s->postcopy = found->stream != MIG_STREAM_OTHER;
         s->stream_broke = found->stream_paused; /* else QEMU will say so in a moment */
 }
@@ -77,15 +81,20 @@ void session_propose(session *s) {
         session_say_offer(s);
 }
 
+/* A destination that hangs must not keep the guest standing: QEMU has not sent its state yet. */
+void session_await_taken(session *s) {
+        session_start_timer(s, session_limit_usec(s, TAKEN_WAIT_USEC), MIG_EV_WAIT_TIMEOUT);
+}
+
 static void on_switched(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
         session *s = userdata;
 
-        if (r == 0 || r == -ECANCELED || r == -ENOTCONN || s->state != MIG_S_SERVING)
+        if (r != -EREMOTEIO || s->state != MIG_S_SERVING) /* only what it refused it has not done */
                 return;
         /* then the destination gets no state, and gives the guest back */
         session_set_reason_from(s, "QEMU did not go on with the switchover", error);
         s->switching = false;
-        session_close_link(s);
+        session_lose_link(s);
 }
 
 void session_switch(session *s) {
@@ -103,6 +112,7 @@ static int on_past_switchover(sd_event_source *source, uint64_t usec, void *user
         s->switch_timer = sd_event_source_disable_unref(s->switch_timer);
         s->switching = false;
         session_end_parting(s, true);
+        session_retire_if_settled(s);
         return 0;
 }
 
@@ -218,6 +228,7 @@ bool session_postcopy_status(session *s, vm_migration_status status) {
                 return true;
         case VM_MIGRATION_COMPLETED:
                 s->is_whole = true;
+                s->switching = false;
                 if (s->state == MIG_D_TAKEN)
                         session_post(s, MIG_EV_STATE_CAME);
                 else if (s->state == MIG_D_FETCHING)
@@ -243,7 +254,7 @@ bool session_wants_stream(const session *s) {
 }
 
 bool session_wants_connection(const session *s) {
-        return !s->link && (s->state == MIG_S_COMMITTED || session_wants_stream(s));
+        return !s->link && session_wants_stream(s);
 }
 
 static void on_going_on(ferry_vm *v, int r, const ferry_error *error, void *userdata) {
@@ -253,8 +264,8 @@ static void on_going_on(ferry_vm *v, int r, const ferry_error *error, void *user
                 return;
         session_note(s, "QEMU does not go on over the new connection: %s",
                      ferry_error_message(error));
-        session_close_link(s); /* another one may do */
-        sandbox_changed(s->sb);
+        s->stream_broke = true; /* still: another one may do */
+        session_lose_link(s);
 }
 
 static int on_stream(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
@@ -288,9 +299,10 @@ void session_go_on_with_stream(session *s) {
                 s->spare_given = false;
                 r = vm_recover_in(v, on_going_on, s);
         }
-        if (r < 0)
+        if (r < 0) {
+                s->stream_broke = true;
                 log_error("session %s: go on with the post-copy: %s", s->id, strerror(-r));
-        else
+        } else
                 log_info("session %s: the post-copy goes on over a new connection", s->id);
 }
 

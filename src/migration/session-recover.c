@@ -65,8 +65,15 @@ int session_recover(session *s, const mig_found *found, ferry_error *reterr) {
         return 0;
 }
 
+/* The guest's state would be lost with the shim's end. */
+static bool is_switching(const session *s) {
+        return s->switching ||
+               (s->link && (s->state == MIG_S_COMMITTED || s->state == MIG_S_SERVING ||
+                            s->state == MIG_D_TAKEN || s->state == MIG_D_STARTING));
+}
+
 static bool is_rolling(const session *s) {
-        return session_is_rolling_back(s) || s->state == MIG_D_CANCELLING ||
+        return is_switching(s) || session_is_rolling_back(s) || s->state == MIG_D_CANCELLING ||
                s->state == MIG_D_STOPPING || s->state == MIG_D_FAILING ||
                s->state == MIG_S_EXPORTING || s->state == MIG_D_PREPARING;
 }

@@ -40,9 +40,7 @@ static int on_no_hello(sd_event_source *source, uint64_t usec, void *userdata) {
         session *s = userdata;
 
         log_warning("session %s: the other shim did not answer the hello", s->id);
-        s->rejoin_timer = sd_event_source_disable_unref(s->rejoin_timer);
-        session_close_link(s);
-        sandbox_changed(s->sb);
+        session_lose_link(s);
         return 0;
 }
 

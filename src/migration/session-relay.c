@@ -68,9 +68,11 @@ static int start(session *s, int local, int messages, const int *remotes, size_t
         if (r == 0)
                 r = sd_event_add_io(sandbox_event(s->sb), &s->relay_io, relay_get_fd(s->relay),
                                     EPOLLIN, on_relay, s);
-        /* as the link: the handover waits for it */
+        /* as the link: the handover waits for it; but after the messages that it brought, whose
+         * last one may be all that the other side had to say */
         if (r >= 0)
-                r = sd_event_source_set_priority(s->relay_io, SD_EVENT_PRIORITY_IMPORTANT);
+                r = sd_event_source_set_priority(s->relay_io,
+                                                 SD_EVENT_PRIORITY_IMPORTANT + (messages >= 0));
         if (r < 0)
                 session_end_relay(s);
         return r < 0 ? r : 0;

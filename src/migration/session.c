@@ -43,8 +43,10 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         default:
                 session_set_reason(
                         s, FERRY_DEADLINE_EXCEEDED,
-                        s->state == MIG_S_READY
+                        s->state == MIG_S_READY || s->state == MIG_S_POISED
                                 ? "nobody finalized in time; the guest was stopped all the while"
+                        : s->state == MIG_S_COMMITTED
+                                ? "the destination did not take the guest"
                                 : "the destination did not say that it is ready");
         }
         session_post(s, event);
@@ -481,8 +483,8 @@ void session_get_status(const session *s, session_status *ret) {
         const journal_session *js = journal_current(s->journal);
         const mig_state_info *info = mig_state_get(s->state);
         bool handed = s->state == MIG_S_HANDED || s->state == MIG_S_SPENT ||
-                      s->state == MIG_S_COMMITTED || s->state == MIG_S_SERVING ||
-                      s->state == MIG_D_TAKEN || s->state == MIG_D_STARTING;
+                      s->state == MIG_S_SERVING || s->state == MIG_D_TAKEN ||
+                      s->state == MIG_D_STARTING;
 
         *ret = (session_status){
                 .state = s->state,

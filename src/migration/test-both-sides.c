@@ -376,8 +376,9 @@ static void explore_postcopy(const world *w) {
         if (w->postcopy == STATE_WAITS && w->source == MIG_S_COPYING && !w->s_runs && w->s_vm)
                 source_step(*w, MIG_EV_PAUSED);
         /* without the rest of its stream the destination's QEMU ends */
-        if ((w->postcopy == STATE_WAITS || w->postcopy == STATE_SENT) && w->d_vm &&
-            (!w->up || !w->s_vm)) {
+        if (w->d_vm &&
+            ((w->postcopy == STATE_KEPT && w->destination == MIG_D_TAKEN) ||
+             ((w->postcopy == STATE_WAITS || w->postcopy == STATE_SENT) && (!w->up || !w->s_vm)))) {
                 next.d_vm = 0;
                 destination_step(next, MIG_EV_QEMU_GONE);
                 visit(&next);

@@ -3,6 +3,7 @@
  * by stopping the process that it waits for: a QEMU, or the other side's shim. */
 #include "matrix-world.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +13,9 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
+
+#define STATE_USEC (30 * USEC_PER_SEC)
 
 static void idle(world *w) {
         world_new_session(w);
@@ -198,6 +202,85 @@ static void s_killed(world *w) {
         w->spoiled = true;
 }
 
+/* ---- post-copy, at both ---- */
+
+/* Slowly, so that there is memory left to send when the guest runs. */
+static void postcopy(world *w, Handover handover, gate_word last) {
+        world_be_hot(w);
+        w->p.options.postcopy = POSTCOPY__POSTCOPY_ALWAYS;
+        w->p.options.handover = handover;
+        w->p.options.optional_max_bandwidth_case =
+                INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH_MAX_BANDWIDTH;
+        w->p.options.max_bandwidth = 8 << 20;
+        prepared(w);
+        if (handover == HANDOVER__HANDOVER_DIRECT)
+                world_gate(w, last);
+        give_sockets(w);
+        connect_hosts(&w->p); /* our copies, which would keep a connection open, are of another */
+        transfer_both(w);
+}
+
+static void paused(world *w) {
+        postcopy(w, HANDOVER__HANDOVER_DIRECT, GATE_NOTHING);
+        host_wait_detail(w->source, "S_PAUSED");
+        host_wait_detail(w->destination, "D_POISED");
+}
+
+static void poised(world *w) {
+        postcopy(w, HANDOVER__HANDOVER_CALLER, GATE_NOTHING);
+        host_wait_detail(w->source, "S_POISED");
+        host_wait_detail(w->destination, "D_POISED");
+}
+
+static void d_claimed(world *w) {
+        poised(w);
+        world_hold(w, w->source->pid);
+        world_lead(w, w->destination, CALL_RESUME);
+        host_wait_detail(w->destination, "D_CLAIMED");
+}
+
+static void taken(world *w) {
+        postcopy(w, HANDOVER__HANDOVER_DIRECT, GATE_READY);
+        host_wait_detail(w->source, "S_COMMITTED");
+        host_wait_detail(w->destination, "D_TAKEN");
+}
+
+/* QEMU and the shim by turns: the shim hears that the state has come while QEMU, which is to run
+ * the guest then, stands. */
+static void d_starting(world *w) {
+        uint64_t deadline;
+        pid_t qemu;
+        host *h;
+
+        taken(w);
+        h = w->destination;
+        qemu = host_qemu(h);
+        deadline = now_usec() + STATE_USEC;
+        world_hold(w, qemu);
+        gate_open(&w->gate);
+        while (!look_finds(h, "D_STARTING")) {
+                if (now_usec() > deadline)
+                        fail_msg("the guest's state does not come");
+                world_hold(w, h->pid);
+                world_let_go(w, qemu);
+                (void)poll(NULL, 0, 1);
+                world_hold(w, qemu);
+                world_let_go(w, h->pid);
+        }
+}
+
+static void s_serving(world *w) {
+        postcopy(w, HANDOVER__HANDOVER_DIRECT, GATE_TAKEN);
+        host_wait_detail(w->destination, "D_FETCHING");
+        host_wait_detail(w->source, "S_SERVING");
+}
+
+static void feeding(world *w) {
+        postcopy(w, HANDOVER__HANDOVER_DIRECT, GATE_RUNS);
+        host_wait_detail(w->destination, "D_FETCHING");
+        host_wait_detail(w->source, "S_FEEDING");
+}
+
 /* ---- the destination ---- */
 
 static void d_socket_waiting(world *w) {
@@ -350,6 +433,17 @@ const place *matrix_places(size_t *ret_n) {
                 D("D_LOST", d_lost),
                 D_PASSES("D_KILLING", d_running, CALL_STOP_FORCE),
                 D("D_KILLED", d_killed),
+                /* last: the world gets another guest for these */
+                S("S_PAUSED", paused),
+                S("S_POISED", poised),
+                S("S_COMMITTED", taken),
+                S("S_SERVING", s_serving),
+                S("S_FEEDING", feeding),
+                D("D_POISED", poised),
+                D("D_CLAIMED", d_claimed),
+                D("D_TAKEN", taken),
+                D("D_STARTING", d_starting),
+                D("D_FETCHING", feeding),
         };
 
         *ret_n = ELEMENTS(places);

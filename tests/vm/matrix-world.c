@@ -37,12 +37,19 @@ static void connect_second(world *w) {
         }
 }
 
-static void world_start(world *w) {
-        *w = (world){ .n_held = 0 };
-        pair_start(&w->p, 100, 256);
+static void world_start(world *w, bool is_hot) {
+        *w = (world){ .is_hot = is_hot };
+        pair_start(&w->p, is_hot ? 20000 : 100, is_hot ? 4096 : 256);
         w->source = &w->p.a;
         w->destination = &w->p.b;
         connect_second(w);
+}
+
+/* Both hosts have left it, or are gone. */
+static void end_gate(world *w) {
+        if (w->has_gate)
+                gate_end(&w->gate);
+        w->has_gate = false;
 }
 
 static void world_end(world *w) {
@@ -51,6 +58,7 @@ static void world_end(world *w) {
                 w->second[i] = ttrpc_client_free(w->second[i]);
         free(w->exported.data);
         pair_end(&w->p);
+        end_gate(w);
 }
 
 ttrpc_client *world_second(world *w, const host *h) {
@@ -61,6 +69,11 @@ void world_new_session(world *w) {
         snprintf(w->p.session, sizeof(w->p.session), "matrix-%u", ++w->p.n_sessions);
         w->had_socket = false;
         connect_hosts(&w->p);
+}
+
+void world_gate(world *w, gate_word last) {
+        gate_connect(&w->gate, &w->p, w->source, last);
+        w->has_gate = true;
 }
 
 void world_hold(world *w, pid_t pid) {
@@ -95,6 +108,8 @@ void world_let_go(world *w, pid_t pid) {
 }
 
 void world_let_go_all(world *w) {
+        if (w->has_gate)
+                gate_open(&w->gate);
         while (w->n_held > 0)
                 world_let_go(w, w->held[w->n_held - 1]);
 }
@@ -320,15 +335,15 @@ void look_collect(ttrpc_client *client, look *l) {
                 turn(client);
 }
 
-/* ---- back to the beginning ---- */
-
-static bool is_idle(host *h) {
+bool look_finds(host *h, const char *detail) {
         look l;
 
         look_send(h->client, &l);
         look_collect(h->client, &l);
-        return strcmp(l.detail, "IDLE") == 0;
+        return strcmp(l.detail, detail) == 0;
 }
+
+/* ---- back to the beginning ---- */
 
 static bool end_session(world *w, host *h) {
         static const matrix_call ways[] = { CALL_CLEANUP, CALL_CANCEL };
@@ -338,15 +353,21 @@ static bool end_session(world *w, host *h) {
 
                 world_send(w, h, h->client, ways[i], w->p.session, &a);
                 world_collect(h->client, &a);
-                if (is_idle(h)) /* one that was only reserved is over too: Cleanup came first */
+                if (look_finds(h, "IDLE")) /* one that was only reserved is over too: Cleanup came
+                                              first */
                         return true;
         }
         return false;
 }
 
-static void restart(world *w) {
+static void restart(world *w, bool is_hot) {
         world_end(w);
-        world_start(w);
+        world_start(w, is_hot);
+}
+
+void world_be_hot(world *w) {
+        if (!w->is_hot)
+                restart(w, true);
 }
 
 void world_reset(world *w) {
@@ -359,6 +380,8 @@ void world_reset(world *w) {
         w->lead = (answer){ .sent = false };
         w->p.options.optional_max_bandwidth_case =
                 INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH__NOT_SET;
+        w->p.options.postcopy = POSTCOPY__POSTCOPY_NEVER;
+        w->p.options.handover = HANDOVER__HANDOVER_CALLER;
         while (!w->spoiled) {
                 bool a = end_session(w, &w->p.a), b = end_session(w, &w->p.b);
 
@@ -370,9 +393,10 @@ void world_reset(world *w) {
         }
         a_runs = !w->spoiled && host_runs(&w->p.a);
         if (w->spoiled || !(a_runs || host_runs(&w->p.b))) {
-                restart(w);
+                restart(w, w->is_hot);
                 return;
         }
+        end_gate(w);
         assert_true(a_runs != host_runs(&w->p.b));
         w->source = a_runs ? &w->p.a : &w->p.b;
         w->destination = a_runs ? &w->p.b : &w->p.a;
@@ -385,7 +409,7 @@ world *world_get(void) {
 }
 
 int world_group_start(void **state) {
-        world_start(&the_world);
+        world_start(&the_world, false);
         is_clean = true;
         return 0;
 }

@@ -4,7 +4,7 @@
 /* Two hosts for the matrix: which of them has the guest, what is held still, and any call of the
  * service, sent without waiting for its answer. */
 
-#include "harness.h"
+#include "gate.h"
 #include "matrix-table.h"
 
 typedef struct answer {
@@ -20,6 +20,9 @@ typedef struct world {
         ttrpc_client *second[2];    /* another connection to each of p.a, p.b */
         ProtobufCBinaryData exported;
         bool had_socket; /* the hosts were given theirs */
+        bool is_hot;     /* its guest writes more than goes over */
+        bool has_gate;   /* of the session: what it holds let_go_all() lets pass */
+        gate gate;
         pid_t held[4];
         size_t n_held;
         unsigned transfer_timeout_ms; /* of the next TransferSandbox; 0: the default */
@@ -41,6 +44,11 @@ void world_reset(world *w);
 ttrpc_client *world_second(world *w, const host *h);
 /* A new session id and a new connection between the hosts. */
 void world_new_session(world *w);
+
+/* The guest is one that pre-copy alone never ends with, from here on. */
+void world_be_hot(world *w);
+/* The connection that the hosts are to be given leads through a gate. */
+void world_gate(world *w, gate_word last);
 
 /* Stops a process where it is; let_go_all() is the end of it. */
 void world_hold(world *w, pid_t pid);
@@ -67,6 +75,7 @@ typedef struct look {
 
 void look_send(ttrpc_client *client, look *l);
 void look_collect(ttrpc_client *client, look *l);
+bool look_finds(host *h, const char *detail);
 
 /* ---- matrix-places.c ---- */
 

@@ -15,6 +15,8 @@ typedef struct middle {
         pthread_t thread;
 } middle;
 
+/* Its ends towards the hosts are theirs to be given: `socket` of both. */
+void middle_connect(middle *m, pair *p, host *source);
 /* A new session whose connection goes through it, up to both transfers. */
 void middle_start(middle *m, pair *p);
 /* Cuts the connection for both. */

@@ -187,6 +187,35 @@ static void wait_settled(host *h, const place *at, matrix_call call, const char 
         }
 }
 
+/* States that only what the other side says ends. */
+static bool waits_for_word(const char *detail) {
+        static const char *const names[] = {
+                "S_HANDED", "S_COMMITTED", "S_SERVING",   "S_FEEDING",
+                "D_TAKEN",  "D_STARTING",  "D_UNDECIDED", "D_FETCHING"
+        };
+
+        for (size_t i = 0; i < ELEMENTS(names); i++)
+                if (strcmp(names[i], detail) == 0)
+                        return true;
+        return false;
+}
+
+/* A Cleanup that came before the other side has heard it would leave that one alone. */
+static void wait_told(host *h) {
+        uint64_t deadline = now_usec() + DEADLINE_USEC;
+        look l;
+
+        for (;;) {
+                look_send(h->client, &l);
+                look_collect(h->client, &l);
+                if (!waits_for_word(l.detail))
+                        return;
+                if (now_usec() > deadline)
+                        fail_msg("%s: still %s over a new connection", h->id, l.detail);
+                usleep(500);
+        }
+}
+
 static void rejoin(world *w) {
         host *const hosts[] = { &w->p.a, &w->p.b };
 
@@ -199,6 +228,8 @@ static void rejoin(world *w) {
                 world_send(w, hosts[i], hosts[i]->client, CALL_SOCKET, w->p.session, &a);
                 world_collect(hosts[i]->client, &a);
         }
+        for (size_t i = 0; i < ELEMENTS(hosts) && !w->spoiled; i++)
+                wait_told(hosts[i]);
 }
 
 static void try_move(world *w, const place *at, const matrix_row *row, matrix_call call) {
