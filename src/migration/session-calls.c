@@ -428,7 +428,8 @@ void session_prepare(session *s, const char *id, const InitializeOptions *messag
 /* The guest's state goes over the connection that there is, and may be lost with it. One that is
  * dead is noticed (TCP_USER_TIMEOUT). */
 static bool must_keep_link(const session *s) {
-        return s->link && !s->rejoining && (s->state == MIG_S_SERVING || s->state == MIG_D_TAKEN);
+        return s->link && !s->rejoining &&
+               (s->state == MIG_S_SERVING || s->state == MIG_D_TAKEN || s->state == MIG_D_STARTING);
 }
 
 /* A session has its socket (or with `channels` so many) until all is transferred; then each new one
