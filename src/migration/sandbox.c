@@ -567,6 +567,7 @@ static int on_discarded(sd_event_source *source, void *userdata) {
 }
 
 int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata) {
+        bool restoring = sb->restore != NULL;
         int r;
 
         if (sb->discarding.done)
@@ -589,7 +590,8 @@ int sandbox_discard_vm(sandbox *sb, sandbox_done done, void *userdata) {
                 start_cancelled(sb);
         } else {
                 set_vm_state(sb, SANDBOX_VM_NONE);
-                start_cancelled(sb);
+                if (restoring) /* else what starts is a shim that finds no VM */
+                        start_cancelled(sb);
         }
         r = sd_event_add_defer(sb->event, &sb->discarded, on_discarded, sb);
         if (r < 0)
