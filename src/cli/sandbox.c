@@ -12,7 +12,9 @@
 #include "cli/log-carry.h"
 #include "cli/log-part.h"
 #include "cli/pair.h"
+#include "guestlink/landing.h"
 #include "migration/place.h"
+#include "migration/sandbox-restore.h"
 #include "migration/session.h"
 #include "vm/nic.h"
 
@@ -185,12 +187,14 @@ int sandbox_has_shim(const char *root, const char *name, bool *ret, pid_t *ret_p
  */
 static bool is_file_of_ours(const char *file) {
         static const char *const names[] = {
-                "config.json",    "qemu.json",        "journal",        "shim.log",
-                "qemu.log",       "console.log",      "console.sock",   "qmp.sock",
-                "fd.sock",        "shim.sock",        "control.sock",   "streams.sock",
-                "execs.json",     "execs.keep",       "migration.json", NIC_RECORD,
-                "audit.log",      SESSION_TRACE_FILE, LOCK_FILE,        LOG_PART_BEFORE,
-                LOG_CARRY_ORIGIN,
+                "config.json",      "qemu.json",          "journal",
+                "shim.log",         "qemu.log",           "console.log",
+                "console.sock",     "qmp.sock",           "fd.sock",
+                "shim.sock",        "control.sock",       "streams.sock",
+                "execs.json",       "execs.keep",         "migration.json",
+                NIC_RECORD,         "audit.log",          SESSION_TRACE_FILE,
+                LOCK_FILE,          LOG_PART_BEFORE,      LOG_CARRY_ORIGIN,
+                GUEST_LANDING_FILE, SANDBOX_RESTORE_MARK,
         };
 
         for (size_t i = 0; i < ELEMENTS(names); i++) {

@@ -14,7 +14,6 @@
 #include "vm/template.h"
 
 /* There while the guest is not fit to be used. */
-#define MARK       "restoring"
 #define LIMIT_USEC (20 * USEC_PER_SEC) /* then a boot is faster */
 
 typedef enum phase {
@@ -75,7 +74,7 @@ static bool is_same_file(int a, int folder) {
 }
 
 void sandbox_restore_unmark(int dir_fd) {
-        (void)unlinkat(dir_fd, MARK, 0);
+        (void)unlinkat(dir_fd, SANDBOX_RESTORE_MARK, 0);
 }
 
 /* The last thing that happens to `r`. */
@@ -322,17 +321,17 @@ static int find(sandbox_restore *r, ferry_error *reterr) {
 }
 
 static int mark(const sandbox_restore *r, ferry_error *reterr) {
-        int fd = openat(sandbox_dir_fd(r->o.sb), MARK, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-                        0600);
+        int fd = openat(sandbox_dir_fd(r->o.sb), SANDBOX_RESTORE_MARK,
+                        O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
         if (fd < 0)
-                return ferry_error_set_errno(reterr, -errno, MARK);
+                return ferry_error_set_errno(reterr, -errno, SANDBOX_RESTORE_MARK);
         fd_close(fd);
         return 0;
 }
 
 bool sandbox_restore_clear(int dir_fd) {
-        if (faccessat(dir_fd, MARK, F_OK, 0) < 0)
+        if (faccessat(dir_fd, SANDBOX_RESTORE_MARK, F_OK, 0) < 0)
                 return false;
         (void)vm_record_kill_incoming(dir_fd);
         sandbox_restore_unmark(dir_fd);

@@ -8,6 +8,9 @@
 
 #include "migration/sandbox.h"
 
+/* In the state directory, while one is under way. */
+#define SANDBOX_RESTORE_MARK "restoring"
+
 typedef struct sandbox_restore sandbox_restore;
 
 /* How it ended, once, never from inside the start. `restored`: the guest runs. Else nothing is left

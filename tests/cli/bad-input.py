@@ -102,9 +102,8 @@ def cases(place):
     yield ("migrate", "here", *to, "--throttling-scale", "0"), USAGE, "throttling_scale"
     yield ("migrate", "here", *to, "--compress-workers", "0"), USAGE, "throttle_worker_count"
 
-    # what this version does not have
-    for option in (("--postcopy", "always"),):
-        yield ("migrate", "here", *to, *option), USAGE, "has no effect in this version"
+    yield (("migrate", "here", *to, "--postcopy", "always", "--verify-memory"), USAGE,
+           "not with postcopy")
 
     yield ("recover", "here", "--to", "otherhost"), USAGE, "other machines need"
     yield ("recover", "here", "--to", place.a), USAGE, "--to is this host"

@@ -76,7 +76,8 @@ def test_every_reason_is_told(place):
     os.makedirs(os.path.join(place.b, "web"))
     with open(os.path.join(place.b, "web", "config.json"), "w", encoding="utf-8") as config:
         config.write("{}")
-    result = place.ferry("check", "web", "--to", place.b, "--postcopy", "always", "--json")
+    result = place.ferry("check", "web", "--to", place.b, "--postcopy", "always",
+                         "--verify-memory", "--json")
     assert result.code == 4, result
     told = reasons(result.json())
     for where, words in ("source", "postcopy"), ("target", "sandbox of that name"), \

@@ -13,8 +13,8 @@ import ferry
 from ferry import kill, only_at
 
 DONE, UNDECIDED = 0, 6
-HOT = ("--postcopy", "always")
-SLOW = (*HOT, "--bandwidth", "1M")  # 8 MB, twice
+HOT = ("--postcopy", "always", "--bandwidth", "16M")  # the guest writes more
+SLOW = ("--postcopy", "always", "--bandwidth", "1M")  # 8 MB, twice
 
 
 def run(place, tiny):

@@ -589,8 +589,10 @@ static void test_bad_input_changes_nothing(void **state) {
         call_export(p, &p->a, INVALID_ARGUMENT, &state_bytes);
         p->options.memory_transport = MEMORY_TRANSPORT__MEMORY_TRANSPORT_TCP;
         p->options.postcopy = POSTCOPY__POSTCOPY_ALWAYS;
-        call_export(p, &p->a, UNIMPLEMENTED, &state_bytes);
+        p->options.verify_memory = true;
+        call_export(p, &p->a, INVALID_ARGUMENT, &state_bytes);
         p->options.postcopy = POSTCOPY__POSTCOPY_NEVER;
+        p->options.verify_memory = false;
         call_export(p, &p->b, FAILED_PRECONDITION, &state_bytes); /* there is no VM */
         host_wait_detail(&p->a, "");
         host_wait_detail(&p->b, "");

@@ -16,6 +16,12 @@
 #include "gate.h"
 #include "steps.h"
 
+static void limit_bandwidth(pair *p, uint64_t bytes_per_second) {
+        p->options.optional_max_bandwidth_case =
+                INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH_MAX_BANDWIDTH;
+        p->options.max_bandwidth = bytes_per_second;
+}
+
 /* The guest writes more than goes over, so that pre-copy alone never ends; and what it writes on is
  * more than all sockets on the way hold: a QEMU of before 8.2 whose connection breaks when it has
  * just sent the last page hears nothing of it, and does not go on over another. */
@@ -25,6 +31,7 @@ static int setup_with(void **state, unsigned rate, unsigned wss) {
         pair_start(p, rate, wss);
         p->options.handover = HANDOVER__HANDOVER_DIRECT;
         p->options.postcopy = POSTCOPY__POSTCOPY_ALWAYS;
+        limit_bandwidth(p, 16 << 20);
         *state = p;
         return 0;
 }
@@ -225,9 +232,7 @@ static void belongs_to(pair *p, host *h) {
 
 /* Slowly, so that there is something left to send when it is held. */
 static void start_to(pair *p, gate *g, gate_word last) {
-        p->options.optional_max_bandwidth_case =
-                INITIALIZE_OPTIONS__OPTIONAL_MAX_BANDWIDTH_MAX_BANDWIDTH;
-        p->options.max_bandwidth = 8 << 20;
+        limit_bandwidth(p, 8 << 20);
         gate_start(g, p, last);
 }
 
