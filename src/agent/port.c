@@ -80,15 +80,16 @@ void port_prepare(port *p, struct pollfd *ret, uint64_t now) {
         p->polled = p->has_host || now >= p->retry_usec;
         *ret = (struct pollfd){ .fd = p->polled ? p->fd : -1, .events = POLLIN };
         p->waits = p->has_host && channel_output(p->channel, now, &data) > 0;
-        if (p->waits)
+        if (p->waits) {
                 ret->events |= POLLOUT;
+                p->retry_usec = now + RETRY_USEC;
+        }
 }
 
-/* What waits for the port says nothing new before the port takes it. */
+/* What waits for the port says nothing new before the port takes it. That it would take it again
+ * Linux may not say: the interrupt is lost where the guest moves just then. So we look, too. */
 uint64_t port_deadline(const port *p) {
-        if (!p->has_host)
-                return p->retry_usec;
-        return p->waits ? UINT64_MAX : channel_deadline(p->channel);
+        return p->waits || !p->has_host ? p->retry_usec : channel_deadline(p->channel);
 }
 
 static void look_for_host(port *p, short revents, uint64_t now) {

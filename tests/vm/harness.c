@@ -237,13 +237,17 @@ static void status_free(Ferry__Shim__V1__StatusResponse *s) {
         ferry__shim__v1__status_response__free_unpacked(s, NULL);
 }
 
-static void wait_detail(host *h, const char *detail, bool be) {
+static const char *detail_of(const Ferry__Shim__V1__StatusResponse *s) {
+        return s->session ? s->session->detail : "";
+}
+
+static void wait_detail(host *h, const char *detail, const char *or_detail, bool be) {
         uint64_t deadline = now_usec() + DEADLINE_USEC;
 
         for (;;) {
                 Ferry__Shim__V1__StatusResponse *s = host_status(h);
-                const char *now = s->session ? s->session->detail : "";
-                bool there = (strcmp(now, detail) == 0) == be;
+                const char *now = detail_of(s);
+                bool there = (strcmp(now, detail) == 0 || strcmp(now, or_detail) == 0) == be;
 
                 if (!there && now_usec() > deadline)
                         fail_msg("session is %s, %s: %s", now, be ? detail : "still",
@@ -256,11 +260,11 @@ static void wait_detail(host *h, const char *detail, bool be) {
 }
 
 void host_wait_detail(host *h, const char *detail) {
-        wait_detail(h, detail, true);
+        wait_detail(h, detail, detail, true);
 }
 
 void host_wait_no_longer(host *h, const char *detail) {
-        wait_detail(h, detail, false);
+        wait_detail(h, detail, detail, false);
 }
 
 static void wait_report(host *h, const char *otherwise,
@@ -665,8 +669,9 @@ void migrate_whole(pair *p, host *from, host *to) {
         call_transfer(p, from, 0, 0);
         call_transfer(p, to, 0, 0);
         if (p->options.handover == HANDOVER__HANDOVER_CALLER) {
-                host_wait_detail(from, "S_READY");
-                host_wait_detail(to, "D_READY");
+                /* a post-copy's, unless all was there before it was ordered */
+                wait_detail(from, "S_READY", "S_POISED", true);
+                wait_detail(to, "D_READY", "D_POISED", true);
         } else {
                 host_wait_detail(from, "S_RELEASED");
                 host_wait_detail(to, "D_RUNNING");
