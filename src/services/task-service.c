@@ -73,16 +73,18 @@ static void on_pids(ttrpc_call *call, const Containerd__Task__V2__PidsRequest *q
 }
 
 /* containerd 1.6 looks so for what it had before it was started again: NotFound makes it clear a
- * shim away that has come to no container. */
+ * shim away that has come to no container. A pod of CRI's lives without any. */
 static void on_connect(ttrpc_call *call, const Containerd__Task__V2__ConnectRequest *q,
                        void *userdata) {
         Containerd__Task__V2__ConnectResponse m = CONTAINERD__TASK__V2__CONNECT_RESPONSE__INIT;
-        const task_process *p = task_named(userdata, call, q->id, "");
+        task_service *s = userdata;
+        bool is_pod = s->pod_id && strcmp(q->id, s->pod_id) == 0;
+        const task_process *p = is_pod ? NULL : task_named(s, call, q->id, "");
 
-        if (!p)
+        if (!p && !is_pod)
                 return;
         m.shim_pid = (uint32_t)getpid();
-        m.task_pid = p->pid;
+        m.task_pid = p ? p->pid : 0;
         m.version = (char *)VERSION;
         (void)containerd_task_v2_task_connect_reply(call, &m);
 }
