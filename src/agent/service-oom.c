@@ -46,17 +46,27 @@ static int watch(const agent_service *s, const char *id) {
         return inotify_add_watch(s->oom_fd, path, IN_MODIFY) < 0 ? -errno : 0;
 }
 
-/* True: it is answered. */
+/* True: it is answered. Watched first: what is killed between the two is seen. */
 static bool look(const agent_service *s, ttrpc_call *call, const char *id, uint64_t seen) {
+        bool gone = watch(s, id) < 0; /* with its cgroup it goes */
         uint64_t kills = service_oom_kills(id);
 
         if (kills > seen)
                 say(call, kills);
-        else if (watch(s, id) < 0) /* with its cgroup it goes */
+        else if (gone)
                 say_gone(call, id);
         else
                 return false;
         return true;
+}
+
+static void drop(agent_service *s, oom_waiter **at) {
+        oom_waiter *w = *at;
+
+        *at = w->next;
+        s->n_oom_waiters--;
+        ttrpc_call_unref(w->call);
+        free(w);
 }
 
 static void look_at_all(agent_service *s, const char *id) {
@@ -65,14 +75,10 @@ static void look_at_all(agent_service *s, const char *id) {
         while (*at) {
                 oom_waiter *w = *at;
 
-                if ((id && strcmp(w->id, id) != 0) || !look(s, w->call, w->id, w->seen)) {
+                if ((id && strcmp(w->id, id) != 0) || !look(s, w->call, w->id, w->seen))
                         at = &w->next;
-                        continue;
-                }
-                *at = w->next;
-                s->n_oom_waiters--;
-                ttrpc_call_unref(w->call);
-                free(w);
+                else
+                        drop(s, at);
         }
 }
 
@@ -97,12 +103,7 @@ static void on_caller_gone(ttrpc_call *call, void *userdata) {
 
         for (oom_waiter **at = &s->oom_waiters; *at; at = &(*at)->next)
                 if ((*at)->call == call) {
-                        oom_waiter *w = *at;
-
-                        *at = w->next;
-                        s->n_oom_waiters--;
-                        ttrpc_call_unref(w->call);
-                        free(w);
+                        drop(s, at);
                         return;
                 }
 }
@@ -111,8 +112,7 @@ void service_wait_oom(ttrpc_call *call, const Ferry__Agent__V1__WaitOomRequest *
         agent_service *s = userdata;
         oom_waiter *w;
 
-        /* watched first: what is killed between the two is seen */
-        if (!container_find(s->containers, q->id) || watch(s, q->id) < 0) {
+        if (!container_find(s->containers, q->id)) {
                 say_gone(call, q->id);
                 return;
         }

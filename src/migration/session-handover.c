@@ -111,27 +111,26 @@ void session_say_want(session *s) {
         (void)send_message(s, &m);
 }
 
-static void own_record(const session *s, char text[JOURNAL_RECORD_MAX], ProtobufCBinaryData *ret) {
+/* What the journal says, or said: `mark` may be an earlier one. */
+static void record_of(const session *s, journal_mark mark, char text[JOURNAL_RECORD_MAX],
+                      ProtobufCBinaryData *ret) {
         const journal_session *js = journal_current(s->journal);
-
-        *ret = (ProtobufCBinaryData){ .len = 0 };
-        if (js && journal_record(js, text) == 0)
-                *ret = (ProtobufCBinaryData){ strlen(text), (uint8_t *)text };
-}
-
-static void taken_record(const session *s, char text[JOURNAL_RECORD_MAX],
-                         ProtobufCBinaryData *ret) {
-        const journal_session *js = journal_current(s->journal);
-        journal_session as_taken;
+        journal_session then;
 
         *ret = (ProtobufCBinaryData){ .len = 0 };
         if (!js)
                 return;
-        as_taken = *js;
-        as_taken.mark = JOURNAL_TAKEN;
-        if (journal_record(&as_taken, text) == 0)
+        then = *js;
+        then.mark = mark;
+        if (journal_record(&then, text) == 0)
                 *ret = (ProtobufCBinaryData){ strlen(text), (uint8_t *)text };
-        explicit_bzero(&as_taken, sizeof(as_taken));
+        explicit_bzero(&then, sizeof(then));
+}
+
+static void own_record(const session *s, char text[JOURNAL_RECORD_MAX], ProtobufCBinaryData *ret) {
+        const journal_session *js = journal_current(s->journal);
+
+        record_of(s, js ? js->mark : JOURNAL_OPEN, text, ret);
 }
 
 static bool link_takes_messages(const session *s) {
@@ -154,7 +153,7 @@ void session_say_taken(session *s) {
         char text[JOURNAL_RECORD_MAX];
 
         /* the mark may be a later one by now: that TAKEN was true is what this says */
-        taken_record(s, text, &taken.record);
+        record_of(s, JOURNAL_TAKEN, text, &taken.record);
         m.kind_case = FERRY__HANDOVER__V1__MESSAGE__KIND_TAKEN;
         m.taken = &taken;
         (void)send_message(s, &m);

@@ -282,20 +282,18 @@ static int on_stream(sd_event_source *source, int fd, uint32_t revents, void *us
  * QEMU recovers ends QEMU, and so the guest, so that these moments are to be few. */
 void session_go_on_with_stream(session *s) {
         ferry_vm *v = sandbox_vm(s->sb);
-        int fd, r;
+        bool source = session_is_source(s);
+        int r;
 
         if (!s->stream_broke || s->stream_fd < 0 || !v)
                 return;
-        if (!session_is_source(s) && !s->stream_flows)
+        if (!source && (!s->stream_flows || !s->spare_given))
                 return;
-        if (!session_is_source(s) && !s->spare_given)
-                return;
-        fd = TAKE_FD(s->stream_fd);
         s->stream_broke = false;
-        if (session_is_source(s))
-                r = vm_recover_out(v, fd, on_going_on, s);
+        if (source)
+                r = vm_recover_out(v, TAKE_FD(s->stream_fd), on_going_on, s);
         else {
-                fd_close(fd);
+                s->stream_fd = fd_close(s->stream_fd); /* QEMU has its own: the spare */
                 s->spare_given = false;
                 r = vm_recover_in(v, on_going_on, s);
         }

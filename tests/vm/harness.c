@@ -237,16 +237,12 @@ static void status_free(Ferry__Shim__V1__StatusResponse *s) {
         ferry__shim__v1__status_response__free_unpacked(s, NULL);
 }
 
-static const char *detail_of(const Ferry__Shim__V1__StatusResponse *s) {
-        return s->session ? s->session->detail : "";
-}
-
 static void wait_detail(host *h, const char *detail, const char *or_detail, bool be) {
         uint64_t deadline = now_usec() + DEADLINE_USEC;
 
         for (;;) {
                 Ferry__Shim__V1__StatusResponse *s = host_status(h);
-                const char *now = detail_of(s);
+                const char *now = s->session ? s->session->detail : "";
                 bool there = (strcmp(now, detail) == 0 || strcmp(now, or_detail) == 0) == be;
 
                 if (!there && now_usec() > deadline)
